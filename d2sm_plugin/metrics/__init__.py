@@ -1,0 +1,1 @@
+"""Image and set metrics; every ``*_metric.py`` registers its functions in BasicSR's ``METRIC_REGISTRY``."""

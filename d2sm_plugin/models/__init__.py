@@ -1,0 +1,1 @@
+"""Models (``*_model.py``): the owners of networks, objectives, optimisers and the training step."""

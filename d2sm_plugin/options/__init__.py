@@ -1,0 +1,1 @@
+"""Option files: reading, validation, overrides."""

@@ -1,0 +1,1 @@
+"""Training, testing and validation runs, checkpoints and logs."""

@@ -1,0 +1,1 @@
+"""Segmentation of restored images with mmsegmentation (the ``[seg]`` extra)."""
