@@ -1,0 +1,51 @@
+"""How the rest of the package talks to a network: what it takes, what it returns.
+
+A network may say by two optional class attributes what BasicSR's networks leave unsaid:
+
+``inputs``
+    names of the batch entries that ``forward`` takes, in order; ``("lq",)`` where absent.
+    FFDNet has ``("lq", "sigma")``.
+``convert_state_dict``
+    static method that maps the tensor names of published checkpoints to the network's own.
+
+``forward`` returns the restored images, or a mapping of named outputs with at least the key ``"restored"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from d2sm_plugin.errors import ShapeError
+
+
+def network_inputs(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the batch entries that ``network.forward`` takes, in order."""
+    return tuple(getattr(network, "inputs", ("lq",)))
+
+
+def gather_inputs(network: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Return the batch entries that ``network.forward`` takes.
+
+    Raises:
+        ShapeError: when the batch lacks one of them; the message names the network and the entry.
+    """
+    names = network_inputs(network)
+    missing = [name for name in names if name not in batch]
+    if missing:
+        raise ShapeError(
+            f"{type(network).__name__} takes {', '.join(names)}, but the dataset gives no {', '.join(missing)} "
+            f"(it gives {', '.join(sorted(batch))})"
+        )
+    return tuple(batch[name] for name in names)
+
+
+def named_outputs(outputs: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a network's outputs by name; a bare tensor is ``{"restored": tensor}``."""
+    if isinstance(outputs, Tensor):
+        return {"restored": outputs}
+    if "restored" not in outputs:
+        raise ShapeError(f"a network that returns named outputs must name one 'restored'; got {', '.join(outputs)}")
+    return dict(outputs)

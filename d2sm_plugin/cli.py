@@ -1,0 +1,25 @@
+"""What the command line tools share: errors as one line, and the exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from d2sm_plugin.errors import D2SMError
+
+
+def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
+    """Run ``main`` on the command line and leave the process.
+
+    A :class:`D2SMError` becomes ``error: ...`` on one line of stderr and exit status 2; Ctrl-C becomes status 130.
+    Any other exception is a defect of ours and keeps its traceback.
+    """
+    try:
+        status = main(None)
+    except D2SMError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        status = 130
+    sys.exit(status or 0)
