@@ -72,7 +72,7 @@ def lookup(registry: Registry, name: str, where: str) -> Any:
     Args:
         registry: one of BasicSR's five registries.
         name: the value of a ``type`` key.
-        where: option path for the message, for example ``"train.d2sm_opt"``.
+        where: path of the key for the message, for example ``"train.d2sm_opt.type"``.
 
     Raises:
         OptionError: for an unknown name; the message lists the known ones and the nearest.
@@ -80,7 +80,7 @@ def lookup(registry: Registry, name: str, where: str) -> Any:
     obj = registry._obj_map.get(name) or registry._obj_map.get(f"{name}_basicsr")
     if obj is None:
         raise OptionError(
-            f"{where}.type: no {registry._name} is registered as '{name}'{suggest(name, registry.keys())}"
+            f"{where}: no {registry._name} is registered as '{name}'{suggest(name, registry.keys())}"
         )
     return obj
 
@@ -111,6 +111,6 @@ def build(registry: Registry, block: Mapping[str, Any], where: str) -> Any:
     if "type" not in block:
         raise OptionError(f"{where}: the key 'type' is missing{suggest('', registry.keys())}")
     arguments = {key: value for key, value in block.items() if key != "type"}
-    target = lookup(registry, block["type"], where)
+    target = lookup(registry, block["type"], f"{where}.type")
     check_arguments(target, arguments, where)
     return target(**arguments)
