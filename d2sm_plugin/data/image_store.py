@@ -1,0 +1,209 @@
+"""Images and label maps by key, from a folder or an LMDB."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2sm_plugin.data.decoding import decode_label, decode_rgb
+from d2sm_plugin.data.lmdb_store import META_FILE, LmdbReader, read_meta_info
+from d2sm_plugin.errors import DataError, suggest
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+_MANY_KEYS = 200  # beyond this, looking for the nearest key in a message is not worth its length
+
+
+class ImageStore(ABC):
+    """A set of images or label maps, each known by its key.
+
+    Attributes:
+        root: what was opened.
+        keys: relative paths without extension, ``/`` between folders, sorted.
+    """
+
+    root: str
+    keys: list[str]
+    _known: frozenset[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._known
+
+    @abstractmethod
+    def read_bytes(self, key: str) -> bytes:
+        """Return the encoded bytes of ``key``; :class:`DataError` when they cannot be had."""
+
+    @abstractmethod
+    def path(self, key: str) -> str:
+        """Return the file of ``key``; for an LMDB the key itself, as BasicSR's datasets do."""
+
+    @abstractmethod
+    def describe(self, key: str) -> str:
+        """Return file or record of ``key`` for messages."""
+
+    def size(self, key: str) -> tuple[int, int] | None:
+        """Return (height, width) of ``key`` where it is known without decoding, else None."""
+        self._check(key)
+        return None
+
+    def read_rgb(self, key: str) -> NDArray[np.uint8]:
+        """Return the image ``key``: uint8 RGB (H, W, 3), contiguous.
+
+        Raises:
+            DataError: when there is no such key or it does not decode.
+        """
+        return decode_rgb(self.read_bytes(key), self.describe(key))
+
+    def read_label(self, key: str) -> NDArray[np.uint8]:
+        """Return the label map ``key``: uint8 (H, W), values untouched (train ids, 255 = ignore).
+
+        Raises:
+            DataError: when there is no such key, it does not decode, or it has more than one channel of 8 bits.
+        """
+        return decode_label(self.read_bytes(key), self.describe(key))
+
+    def _set_keys(self, keys: list[str]) -> None:
+        self.keys = sorted(keys)
+        self._known = frozenset(self.keys)
+
+    def _check(self, key: str) -> None:
+        if key not in self._known:
+            hint = suggest(key, self.keys) if len(self) <= _MANY_KEYS else ""
+            raise DataError(f"{self.root}: there is no image '{key}' in it{hint}")
+
+
+class FolderStore(ImageStore):
+    """The images below a folder, searched recursively.
+
+    Raises:
+        DataError: when the folder is missing, holds no image, or two files differ only in their extension.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        if not os.path.isdir(self.root):
+            raise DataError(f"{self.root}: no such folder; give a folder of images or an LMDB (NAME.lmdb)")
+        self._files: dict[str, str] = {}
+        for file in _image_files(self.root):
+            key = os.path.splitext(file)[0].replace(os.sep, "/")
+            if key in self._files:
+                raise DataError(
+                    f"{self.root}: {self._files[key]} and {file} differ only in their extension, so both would have "
+                    f"the key '{key}'; rename or remove one"
+                )
+            self._files[key] = file
+        if not self._files:
+            raise DataError(f"{self.root}: it holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        self._set_keys(list(self._files))
+
+    def read_bytes(self, key: str) -> bytes:
+        """Return the bytes of the file."""
+        path = self.path(key)
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+    def path(self, key: str) -> str:
+        """Return the path of the file."""
+        self._check(key)
+        return os.path.join(self.root, self._files[key])
+
+    def describe(self, key: str) -> str:
+        """Return the path of the file."""
+        return self.path(key)
+
+
+class LmdbStore(ImageStore):
+    """The records of an LMDB in BasicSR's format (``data.mdb`` and ``meta_info.txt``).
+
+    Raises:
+        DataError: when a part is missing, empty, truncated, or the two disagree.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        self._reader = LmdbReader(root)
+        self._meta = read_meta_info(root)
+        if len(self._meta) != len(self._reader):
+            raise DataError(
+                f"{self.root}: {META_FILE} names {len(self._meta)} records, data.mdb holds {len(self._reader)}; "
+                f"prepare it again with tools/prepare_data.py"
+            )
+        self._set_keys(list(self._meta))
+
+    def read_bytes(self, key: str) -> bytes:
+        """Return the bytes of the record."""
+        self._check(key)
+        return self._reader.get(key)
+
+    def path(self, key: str) -> str:
+        """Return the key."""
+        self._check(key)
+        return key
+
+    def describe(self, key: str) -> str:
+        """Return the LMDB and the key."""
+        return f"{self.root}: record '{key}'"
+
+    def size(self, key: str) -> tuple[int, int] | None:
+        """Return (height, width) as ``meta_info.txt`` has it."""
+        self._check(key)
+        height, width = self._meta[key].shape[:2]
+        return height, width
+
+
+def open_images(path: str | Path) -> ImageStore:
+    """Open a folder of images or an LMDB.
+
+    Args:
+        path: a folder (searched recursively for png, jpg, jpeg, bmp, tif, tiff), or an LMDB: a folder whose name ends
+            with ``.lmdb`` or that holds ``data.mdb``.
+
+    Raises:
+        DataError: when it is missing, empty or damaged; the message names it.
+    """
+    return LmdbStore(path) if is_lmdb(path) else FolderStore(path)
+
+
+def is_lmdb(path: str | Path) -> bool:
+    """Return whether :func:`open_images` takes ``path`` for an LMDB."""
+    return str(path).rstrip("/\\").endswith(".lmdb") or os.path.isfile(os.path.join(path, "data.mdb"))
+
+
+def check_same_keys(images: ImageStore, others: ImageStore, what: str = "label") -> None:
+    """Check that two stores hold the same keys.
+
+    Raises:
+        DataError: naming both stores and the first keys that only one of them has.
+    """
+    problems = []
+    for have, lack in ((images, others), (others, images)):
+        only = [key for key in have.keys if key not in lack]
+        if only:
+            shown = ", ".join(only[:3]) + (", ..." if len(only) > 3 else "")
+            problems.append(f"{len(only)} only in {have.root} ({shown})")
+    if problems:
+        raise DataError(
+            f"{images.root} and {others.root}: images and {what}s must have the same keys; {'; '.join(problems)}"
+        )
+
+
+def _image_files(root: str) -> list[str]:
+    """Paths of the images below ``root``, relative to it, in an order that no file system decides."""
+    found = []
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and not name.endswith(".lmdb"))
+        found += [
+            os.path.relpath(os.path.join(folder, name), root)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+        ]
+    return sorted(found)

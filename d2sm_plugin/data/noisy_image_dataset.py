@@ -1,0 +1,221 @@
+"""Clean images with Gaussian noise added as they are read."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from d2sm_plugin.data.dataset_options import DatasetOptions, read_dataset_options
+from d2sm_plugin.data.image_store import ImageStore, check_same_keys, is_lmdb, open_images
+from d2sm_plugin.data.lmdb_store import share_with_host
+from d2sm_plugin.data.noise import noise_for_key, random_noise, random_sigma
+from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.registry import register
+
+share_with_host()
+
+IGNORE_INDEX = 255
+
+
+class IoBackend(BaseModel):
+    """``io_backend`` in BasicSR's dialect; only its type is read."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["lmdb", "disk"]
+
+
+class NoisyImageDatasetOptions(DatasetOptions):
+    """Option keys of :class:`NoisyImageDataset`."""
+
+    dataroot_gt: str = Field(description="clean images: a folder, or an LMDB (NAME.lmdb)")
+    dataroot_label: str | None = Field(None, description="label maps with the same keys: a folder or an LMDB")
+    io_backend: IoBackend | None = Field(None, description="{type: lmdb} or {type: disk}; none: whatever is there")
+    gt_size: PositiveInt | None = Field(None, description="side of the random crop in training; none: whole images")
+    sigma_range: Annotated[list[NonNegativeFloat], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="[lowest, highest] noise level in training, 0-255 scale, uniform for each image"
+    )
+    sigma: NonNegativeFloat | None = Field(None, description="one fixed noise level, 0-255 scale")
+    use_hflip: bool = Field(False, description="training: flip left-right at random")
+    use_rot: bool = Field(False, description="training: flip up-down and transpose at random")
+    clip: bool = Field(False, description="clamp noisy images to [0, 1]")
+    color: Literal["rgb", "gray"] = Field("rgb", description="gray: images of one channel")
+    num_classes: PositiveInt | None = Field(None, description="labels must lie below it or be 255 (ignore)")
+    num_images: PositiveInt | None = Field(None, description="use the first so many images only; none: all")
+
+    @field_validator("sigma_range")
+    @classmethod
+    def _ordered(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and value[0] > value[1]:
+            raise ValueError(f"expected [lowest, highest], got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_phase(self) -> NoisyImageDatasetOptions:
+        if self.phase == "train":
+            if (self.sigma is None) == (self.sigma_range is None):
+                raise ValueError("training needs either sigma_range: [lowest, highest] or one sigma")
+        else:
+            if self.sigma is None:
+                raise ValueError(f"a '{self.phase}' dataset needs sigma, one fixed noise level such as 25")
+            training_only = ("sigma_range", "gt_size", "use_hflip", "use_rot")
+            given = [name for name in training_only if getattr(self, name)]
+            if given:
+                raise ValueError(f"{', '.join(given)}: for training only; a '{self.phase}' dataset gives whole images")
+        if self.num_classes is not None and self.dataroot_label is None:
+            raise ValueError("num_classes checks labels; give dataroot_label too, or remove it")
+        return self
+
+
+@register(DATASET_REGISTRY)
+class NoisyImageDataset(Dataset):
+    """Pairs of a clean image and the same image with additive white Gaussian noise.
+
+    In training the noise level is drawn for each image and the noise is new every time, from the global generators of
+    ``random`` and ``torch``. In validation the level is fixed and the noise of an image follows from its key, so that
+    figures repeat on any machine.
+
+    Args:
+        opt: option block, see :class:`NoisyImageDatasetOptions`; keys of the pipeline are ignored.
+
+    Each item is a dict with
+
+    * ``lq``, ``gt``: float32 (C, H, W), RGB, or one channel with ``color: gray``; ``gt`` in [0, 1], ``lq`` beyond it
+      where the noise leads, unless ``clip`` is set;
+    * ``sigma``: float32 (1, 1, 1), noise level / 255;
+    * ``label`` (with ``dataroot_label``): int64 (H, W), train ids, 255 = ignore, cut and flipped as the image;
+    * ``key``, ``lq_path``, ``gt_path``: str. For an LMDB the paths are the key, as in BasicSR.
+
+    Raises:
+        OptionError: for an unknown, missing or wrong option.
+        DataError: when data are missing, damaged, smaller than the crop, or labels do not belong to the images.
+    """
+
+    options_model = NoisyImageDatasetOptions
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.opt = opt
+        self.options = read_dataset_options(self.options_model, opt)
+        self.images = self._open("dataroot_gt", self.options.dataroot_gt)
+        self.labels: ImageStore | None = None
+        if self.options.dataroot_label is not None:
+            self.labels = self._open("dataroot_label", self.options.dataroot_label)
+            check_same_keys(self.images, self.labels)
+        self.keys = self.images.keys[: self.options.num_images]
+        self._check_known_sizes()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        key = self.keys[index]
+        arrays = [self.images.read_rgb(key)]
+        if self.labels is not None:
+            arrays.append(self._read_label(key, arrays[0].shape[:2]))
+        if self.options.phase == "train":
+            arrays = self._augment(self._crop(arrays, key))
+        gt = self._to_tensor(arrays[0])
+        sigma, noise = self._noise(key, tuple(gt.shape))
+        lq = noise.add_(gt)
+        if self.options.clip:
+            lq.clamp_(0, 1)
+        path = self.images.path(key)
+        item = {"lq": lq, "gt": gt, "sigma": torch.full((1, 1, 1), sigma / 255), "key": key}
+        item |= {"lq_path": path, "gt_path": path}
+        if self.labels is not None:
+            item["label"] = torch.from_numpy(arrays[1].astype(np.int64))
+        return item
+
+    def _open(self, name: str, root: str) -> ImageStore:
+        backend = self.options.io_backend
+        if backend is not None and (backend.type == "lmdb") != is_lmdb(root):
+            found = "an LMDB" if is_lmdb(root) else "a folder of images (an LMDB's name ends with .lmdb)"
+            raise OptionError(
+                f"datasets.{self.options.phase}.io_backend: type '{backend.type}', but {name} is {found}: {root}; "
+                f"change the type or remove io_backend"
+            )
+        return open_images(root)
+
+    def _check_known_sizes(self) -> None:
+        if self.options.gt_size is not None:
+            for key in self.keys:
+                size = self.images.size(key)
+                if size is not None:
+                    self._check_size(size, key)
+
+    def _check_size(self, size: tuple[int, int], key: str) -> None:
+        crop = self.options.gt_size
+        if crop is not None and min(size) < crop:
+            raise DataError(
+                f"{self.images.describe(key)}: the image is {size[1]}x{size[0]} (width x height), smaller than the "
+                f"crop gt_size {crop}; lower gt_size or remove the image"
+            )
+
+    def _read_label(self, key: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        labels = self.labels
+        label = labels.read_label(key)
+        if label.shape != size:
+            raise DataError(
+                f"{labels.describe(key)}: the label map is {label.shape[1]}x{label.shape[0]} (width x height), its "
+                f"image {size[1]}x{size[0]}; they must be equal"
+            )
+        if self.options.num_classes is not None:
+            wrong = label[(label >= self.options.num_classes) & (label != IGNORE_INDEX)]
+            if wrong.size:
+                raise DataError(
+                    f"{labels.describe(key)}: label value {wrong[0]} is outside the {self.options.num_classes} classes "
+                    f"(0 to {self.options.num_classes - 1}, and {IGNORE_INDEX} = ignore); check num_classes or prepare "
+                    f"the labels again"
+                )
+        return label
+
+    def _crop(self, arrays: list[NDArray], key: str) -> list[NDArray]:
+        """Cut the same random window out of all arrays; views, not copies."""
+        crop = self.options.gt_size
+        if crop is None:
+            return arrays
+        height, width = arrays[0].shape[:2]
+        self._check_size((height, width), key)
+        top = random.randint(0, height - crop)
+        left = random.randint(0, width - crop)
+        return [array[top : top + crop, left : left + crop] for array in arrays]
+
+    def _augment(self, arrays: list[NDArray]) -> list[NDArray]:
+        """Flip and transpose all arrays alike, with BasicSR's meaning of the two options; views, not copies."""
+        flip_columns = self.options.use_hflip and random.random() < 0.5
+        flip_rows = self.options.use_rot and random.random() < 0.5
+        transpose = self.options.use_rot and random.random() < 0.5
+        if flip_columns:
+            arrays = [array[:, ::-1] for array in arrays]
+        if flip_rows:
+            arrays = [array[::-1] for array in arrays]
+        if transpose:
+            arrays = [array.swapaxes(0, 1) for array in arrays]
+        return arrays
+
+    def _to_tensor(self, image: NDArray[np.uint8]) -> Tensor:
+        """Turn uint8 (H, W, 3) into float32 (C, H, W) in [0, 1], copying the pixels once."""
+        if self.options.color == "gray":
+            image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+        planes = np.empty((image.shape[2], *image.shape[:2]), np.float32)
+        np.divide(image.transpose(2, 0, 1), np.float32(255), out=planes)
+        return torch.from_numpy(planes)
+
+    def _noise(self, key: str, shape: tuple[int, ...]) -> tuple[float, Tensor]:
+        """Return noise level (0-255 scale) and noise for one image."""
+        options = self.options
+        if options.phase != "train":
+            return options.sigma, noise_for_key(key, options.sigma, shape)
+        sigma = options.sigma if options.sigma_range is None else random_sigma(*options.sigma_range)
+        return sigma, random_noise(sigma, shape)
