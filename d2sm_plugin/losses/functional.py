@@ -1,0 +1,98 @@
+"""The D2SM divergence as a function, without state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from d2sm_plugin.errors import OptionError, ShapeError, suggest
+from d2sm_plugin.losses.precision import full_precision
+from d2sm_plugin.losses.row_divergence import KINDS, match_statistics, through_norm, unit_rows
+
+REDUCTIONS = ("sum", "mean")
+
+
+def semantic_divergence(restored: Tensor, clear: Tensor, kind: str = "kl", reduction: str = "sum") -> Tensor:
+    r"""Divergence between the neighbour statistics of two sets of features (paper, eq. 2 to 5).
+
+    With ``K(a, b) = (cos(a, b) + 1) / 2`` and ``g(j|i) = K(y_j, y_i) / sum_{k != i} K(y_k, y_i)`` of clear features y,
+    ``g'`` alike of restored features x, it is ``sum_i sum_{j != i} g'(j|i) log(g'(j|i) / g(j|i))``. It is zero, with
+    zero gradient, when x = y. It is computed by the row form of :mod:`d2sm_plugin.losses.row_divergence`, in float64
+    for float64 features and in float32 for all others, autocast or not.
+
+    Args:
+        restored: features (N, D) of restored images; row i belongs to row i of ``clear``.
+        clear: features (N, D) of clear images, taken as constants: no gradient reaches them.
+        kind: ``"kl"`` is KL(restored || clear), the paper's eq. 2; ``"reverse_kl"`` is KL(clear || restored), the
+            iKLD of Table 4; ``"js"`` is half the sum of both, the paper's eq. 10 (half the Jeffreys divergence, not
+            the textbook Jensen-Shannon divergence, which compares with a mixture).
+        reduction: ``"sum"`` as in eq. 2, or ``"mean"``, the sum divided by N.
+
+    Returns:
+        A scalar >= 0; zero when N < 2. It can be differentiated once.
+
+    Raises:
+        OptionError: for an unknown ``kind`` or ``reduction``.
+        ShapeError: when the features are not two floating point matrices of one shape.
+    """
+    check_options(kind, reduction)
+    check_features(restored, clear)
+    dtype = computing_dtype(restored)
+    with_gradient = restored.requires_grad and torch.is_grad_enabled()
+    with torch.no_grad(), full_precision(restored.device):
+        rows, norm = unit_rows(restored.to(dtype), clear.to(dtype))
+        matched = match_statistics(rows, [], rows.part(0, 0), kind, with_gradient)
+        scale = 1.0 if reduction == "sum" else 1.0 / max(1, restored.shape[0])
+        value = (matched.value * scale).to(dtype)
+        if matched.gradient is None:
+            return value
+        gradient = through_norm(matched.gradient * scale, rows.restored, norm)
+    return attach_gradient(restored, value, gradient)
+
+
+def attach_gradient(features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    """Return the scalar ``value`` as a function of ``features`` (N, D) with the known ``gradient`` (N, D)."""
+    return _KnownGradient.apply(features, value, gradient)
+
+
+class _KnownGradient(torch.autograd.Function):
+    """A scalar whose gradient was computed along with it, which is cheaper here than keeping what it is made of."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = features.dtype
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (grad_output * gradient).to(ctx.dtype), None, None
+
+
+def computing_dtype(features: Tensor) -> torch.dtype:
+    """Float64 for float64 features, float32 for all others."""
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def check_options(kind: str, reduction: str) -> None:
+    """Raise an OptionError unless ``kind`` and ``reduction`` are known."""
+    if kind not in KINDS:
+        raise OptionError(f"divergence: '{kind}' is unknown{suggest(kind, KINDS)}")
+    if reduction not in REDUCTIONS:
+        raise OptionError(f"reduction: '{reduction}' is unknown{suggest(reduction, REDUCTIONS)}")
+
+
+def check_features(restored: Tensor, clear: Tensor) -> None:
+    """Raise a ShapeError unless the features are two floating point matrices of one shape."""
+    if restored.ndim != 2 or restored.shape != clear.shape:
+        raise ShapeError(
+            f"features of restored and clear samples must both have the shape (N, D); got {tuple(restored.shape)} and "
+            f"{tuple(clear.shape)}"
+        )
+    if not (restored.is_floating_point() and clear.is_floating_point()):
+        raise ShapeError(f"features must be floating point; got {restored.dtype} (restored) and {clear.dtype} (clear)")

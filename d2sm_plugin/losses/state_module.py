@@ -1,0 +1,26 @@
+"""A module whose state outlives changes of device and dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class StateModule(nn.Module):
+    """Base of objectives that remember something between steps.
+
+    Buffers keep their dtype when the module is cast (float64 sums must stay float64), and those named in
+    ``host_buffers`` stay in main memory when it moves, so that reading them never waits for the device.
+    """
+
+    host_buffers: tuple[str, ...] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StateModule:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            if buffer is not None:
+                device = buffer.device if name in self.host_buffers else self._buffers[name].device
+                self._buffers[name] = buffer.to(device)
+        return self
