@@ -1,1 +1,9 @@
-"""Segmentation of restored images with mmsegmentation (the ``[seg]`` extra)."""
+"""Segmentation of restored images with mmsegmentation (the ``[seg]`` extra); importing this needs no mmsegmentation."""
+
+from __future__ import annotations
+
+from d2sm_plugin.seg.classes import ClassSet, load_class_set
+from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores
+from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
+
+__all__ = ["ClassSet", "ConfusionMatrix", "SegScores", "Segmentor", "build_segmentor", "load_class_set"]

@@ -1,0 +1,133 @@
+"""The only door to mmsegmentation: importing it, and finding the configs it ships."""
+
+from __future__ import annotations
+
+import difflib
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from d2sm_plugin.errors import DependencyError, OptionError
+
+#: Folder of the configs that come with this package.
+OWN_CONFIGS = Path(__file__).parent / "configs"
+
+
+def require_mmseg() -> None:
+    """Import mmsegmentation and register its networks.
+
+    Both the maintained forks (``onedl-mmsegmentation``) and OpenMMLab's own packages give the module ``mmseg``.
+
+    Raises:
+        DependencyError: when it is missing, or refuses to import; the message says how to get it.
+    """
+    try:
+        with untouched_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its remarks on optional parts that are not installed
+            import mmseg.models  # noqa: F401
+    except (ImportError, AssertionError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DependencyError(
+            f"segmentation needs mmsegmentation, which cannot be imported ({reason}); get it with: "
+            f'pip install "d2sm-plugin[seg]"'
+        ) from error
+
+
+@contextmanager
+def untouched_rng() -> Iterator[None]:
+    """Give the global random generators (python, numpy, torch on CPU) back as they were.
+
+    Building a network draws its first weights from them; a training run must not notice that.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def find_config(config: str | Path) -> Path:
+    """Return the file of an mmseg config.
+
+    Args:
+        config: a path; or the name of a config of this package or of one that mmseg ships, with or without its folder
+            and ``.py`` (``fcn_hr48_4xb2-160k_cityscapes-512x1024``). A path that exists goes before a name.
+
+    Raises:
+        OptionError: when there is neither such a file nor such a name; the message gives the nearest names.
+        DependencyError: when mmseg is needed to look the name up, and missing.
+    """
+    path = Path(config).expanduser()
+    if path.is_file():
+        return path.resolve()
+    name = Path(config).stem if str(config).endswith(".py") else Path(config).name
+    own = {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
+    if name in own:
+        return own[name]
+    shipped = _shipped_configs()
+    if name in shipped:
+        return shipped[name]
+    near = difflib.get_close_matches(name, [*own, *shipped], n=3, cutoff=0.5)
+    raise OptionError(
+        f"config '{config}': no such file, and neither this package ({', '.join(own)}) nor mmseg ships a config of "
+        f"that name" + (f"; near ones: {', '.join(near)}" if near else "")
+    )
+
+
+def shipped_config(name: str) -> str:
+    """Return the path of a config that mmseg ships, for the ``_base_`` line of a config that inherits from it."""
+    shipped = _shipped_configs()
+    if name not in shipped:
+        raise OptionError(f"the installed mmseg ships no config '{name}'; use mmsegmentation 1.x")
+    return str(shipped[name])
+
+
+def _shipped_configs() -> dict[str, Path]:
+    """Name to file of every config mmseg ships; installs from wheels and from a checkout keep them in other places."""
+    require_mmseg()
+    import mmseg
+
+    package = Path(mmseg.__file__).parent
+    for folder in (package / ".mim" / "configs", package.parent / "configs"):
+        if (folder / "_base_").is_dir():
+            files = sorted(folder.rglob("*.py"))
+            return {file.stem: file for file in files if "_base_" not in file.relative_to(folder).parts}
+    raise DependencyError(
+        f"mmseg at {package} comes without its configs; give the path of a config, or install with: "
+        f'pip install "d2sm-plugin[seg]"'
+    )
+
+
+def read_config(config: str | Path) -> Any:
+    """Read an mmseg config with everything it inherits.
+
+    A config is Python, and reading it runs it: use configs you trust.
+
+    Args:
+        config: see :func:`find_config`.
+
+    Returns:
+        An ``mmengine.Config``.
+
+    Raises:
+        OptionError: when it cannot be read or describes no segmentation network.
+    """
+    require_mmseg()
+    from mmengine import Config
+
+    path = find_config(config)
+    try:
+        loaded = Config.fromfile(str(path))
+    except (OSError, SyntaxError, KeyError, NameError, TypeError, AttributeError, ImportError, ValueError) as error:
+        raise OptionError(f"{path}: cannot be read as an mmseg config ({type(error).__name__}: {error})") from error
+    if not isinstance(loaded.get("model"), dict) or "type" not in loaded.model:
+        raise OptionError(f"{path}: no 'model' with a 'type' in it; expected an mmseg config of a segmentation network")
+    return loaded
