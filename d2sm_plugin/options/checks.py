@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from basicsr.models import lr_scheduler as host_schedulers
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
 from d2sm_plugin.registry import check_arguments, lookup
 
 PHASES = ("train", "val", "test")
@@ -34,32 +32,6 @@ def check_types(options: Mapping[str, Any], is_train: bool) -> None:
         _check_metric(block, f"val.metrics.{name}")
     if is_train:
         _check_train(options["train"])
-
-
-def optimiser_class(name: str, where: str) -> type[torch.optim.Optimizer]:
-    """Return the class of ``torch.optim`` that ``name`` names; unknown names are an :class:`OptionError`."""
-    known = {
-        key: value
-        for key, value in vars(torch.optim).items()
-        if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
-    }
-    if name not in known:
-        raise OptionError(f"{where}.type: torch.optim has no '{name}'{suggest(name, known)}")
-    return known[name]
-
-
-def scheduler_class(name: str, where: str) -> type:
-    """Return the scheduler that ``name`` names: BasicSR's where it has one, else torch's."""
-    known: dict[str, type] = {
-        key: value
-        for key, value in vars(torch.optim.lr_scheduler).items()
-        if inspect.isclass(value) and key.endswith("LR")
-    }
-    known |= {key: value for key, value in vars(host_schedulers).items() if key.endswith("LR")}
-    known["MultiStepLR"] = host_schedulers.MultiStepRestartLR  # as BasicSR's own training does
-    if name not in known:
-        raise OptionError(f"{where}.type: no scheduler '{name}'{suggest(name, known)}")
-    return known[name]
 
 
 def _check_block(registry: Any, block: Mapping[str, Any], where: str, own_keys: frozenset[str] = frozenset()) -> None:

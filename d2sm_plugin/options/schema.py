@@ -76,6 +76,8 @@ class ValOptions(Strict):
     pbar: bool = Field(True, description="progress bar")
     tile: PositiveInt | None = Field(None, description="restore by tiles of so many pixels; none: whole images")
     tile_overlap: NonNegativeInt = Field(64, description="pixels that neighbouring tiles share")
+    measure_input: bool = Field(False, description="measure the degraded images as well, as NAME_input")
+    save_best: str | None = Field(None, description="metric whose best network on the first set is kept")
     metrics: dict[str, Block] = Field(default_factory=dict, description="name: {type: calculate_psnr, crop_border: 0}")
     segmentation: Block | None = Field(None, description="semantic accuracy, see docs/segmentation.md")
 

@@ -1,0 +1,87 @@
+"""The objectives of a training run: built from the ``*_opt`` blocks, named, summed, compared by gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+from d2sm_plugin.errors import D2SMError, OptionError
+from d2sm_plugin.registry import build
+
+
+class Objectives(nn.Module):
+    """Every objective of ``train:``, in the order of the option file.
+
+    Args:
+        blocks: the ``train`` block; each key that ends in ``_opt`` and is not empty is one objective. Besides the
+            arguments of its class, an objective's block may hold ``takes``: the names of the batch entries and network
+            outputs its forward gets (default: the class attribute ``takes``, else ``[restored, gt]``).
+
+    Raises:
+        OptionError: when a block cannot be built; the message names the key.
+    """
+
+    def __init__(self, blocks: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.terms = nn.ModuleDict()
+        self.takes: dict[str, tuple[str, ...]] = {}
+        for key, block in blocks.items():
+            if not key.endswith("_opt") or block is None:
+                continue
+            name, where = key.removesuffix("_opt"), f"train.{key}"
+            arguments = {k: v for k, v in block.items() if k != "takes"}
+            try:
+                term = build(LOSS_REGISTRY, arguments, where)
+            except D2SMError as error:
+                if str(error).startswith(where):
+                    raise
+                raise type(error)(f"{where}: {error}") from error
+            self.terms[name] = term
+            self.takes[name] = tuple(block.get("takes") or getattr(term, "takes", ("restored", "gt")))
+
+    def forward(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return each objective's weighted value, by name.
+
+        Args:
+            batch: what the dataset gave.
+            outputs: what the network returned, by name; they come before batch entries of the same name.
+
+        Raises:
+            OptionError: when an objective takes what neither the dataset nor the network gives.
+        """
+        given = {**batch, **outputs}
+        losses: dict[str, Tensor] = {}
+        for name, term in self.terms.items():
+            missing = [entry for entry in self.takes[name] if entry not in given]
+            if missing:
+                raise OptionError(
+                    f"train.{name}_opt: the objective takes {', '.join(self.takes[name])}, but neither the dataset nor "
+                    f"the network gives {', '.join(missing)} (given: {', '.join(sorted(given))})"
+                )
+            value = term(*(given[entry] for entry in self.takes[name]))
+            if isinstance(value, tuple):  # BasicSR's PerceptualLoss: (perceptual, style), either may be None
+                parts = [part for part in value if part is not None]
+                value = torch.stack(parts).sum()
+            losses[name] = value
+        return losses
+
+
+def gradient_norms(losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the L2 norm of each objective's gradient with respect to the network's outputs, by name.
+
+    The graph stays usable, so that the training step can go on with the same losses.
+    """
+    leaves = [tensor for tensor in outputs.values() if tensor.requires_grad]
+    norms = {}
+    for name, loss in losses.items():
+        if not loss.requires_grad:
+            norms[name] = loss.new_zeros(())
+            continue
+        gradients = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+        squares = [g.float().square().sum() for g in gradients if g is not None]
+        norms[name] = torch.stack(squares).sum().sqrt() if squares else loss.new_zeros(())
+    return norms

@@ -1,0 +1,146 @@
+"""Checkpoints of a run: written whole or not at all, the newest kept, found again.
+
+Layout, as BasicSR's: ``models/net_g_{iter}.pth`` (``params``, ``params_ema``), ``models/net_g_latest.pth``,
+``training_states/{iter}.state``. The networks are written first and the state last, so a state that exists always has
+its networks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.weights import load_weights
+
+_STATE = re.compile(r"^(\d+)\.state$")
+_PARTIAL = ".partial"
+
+
+def save_atomically(value: Any, path: Path) -> None:
+    """Write ``torch.save(value)`` to ``path`` so that the file is either the old one or the whole new one.
+
+    Raises:
+        CheckpointError: when it cannot be written (disk full, no permission); what was there before stays.
+    """
+    partial = path.with_name(path.name + _PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+        partial.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0.0
+        raise CheckpointError(
+            f"{path}: cannot be written ({str(error).splitlines()[0]}; {free:.0f} MiB free); earlier checkpoints are "
+            f"whole. Free some space and continue with --auto_resume"
+        ) from error
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        folder: the run's folder, ``experiments/NAME``.
+        keep: how many of the newest to keep; None for all.
+    """
+
+    def __init__(self, folder: str | Path, keep: int | None = None) -> None:
+        self.models = Path(folder) / "models"
+        self.states = Path(folder) / "training_states"
+        self.keep = keep
+
+    def save(self, iteration: int, networks: Mapping[str, Mapping[str, nn.Module]], state: Mapping[str, Any]) -> None:
+        """Write the networks and the training state of a step, then remove checkpoints beyond ``keep``.
+
+        Raises:
+            CheckpointError: when anything cannot be written.
+        """
+        for label, wrapped in networks.items():
+            path = self.models / f"{label}_{iteration}.pth"
+            self.save_network(wrapped, path)
+            self._point_latest_to(path, self.models / f"{label}_latest.pth")
+        save_atomically({**state, "iter": iteration}, self.states / f"{iteration}.state")
+        self._remove_old(list(networks))
+
+    def save_network(self, wrapped: Mapping[str, nn.Module], path: Path) -> None:
+        """Write one network file: wrapper key -> state dict on the CPU."""
+        tensors = {
+            key: {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+            for key, net in wrapped.items()
+        }
+        save_atomically(tensors, path)
+
+    def iterations(self) -> list[int]:
+        """Return the steps for which there is a training state, in ascending order."""
+        if not self.states.is_dir():
+            return []
+        return sorted(int(match[1]) for file in self.states.iterdir() if (match := _STATE.match(file.name)))
+
+    def latest_state(self) -> Path | None:
+        """Return the newest training state, or None where there is none."""
+        iterations = self.iterations()
+        return self.states / f"{iterations[-1]}.state" if iterations else None
+
+    def load(self, state_path: str | Path, networks: Mapping[str, Mapping[str, nn.Module]]) -> dict[str, Any]:
+        """Load the networks that belong to a training state, and return the state.
+
+        Raises:
+            CheckpointError: when the state or a network file is missing, damaged, or of another architecture.
+        """
+        state_path = Path(state_path)
+        state = read_state(state_path)
+        models = state_path.parent.parent / "models"
+        for label, wrapped in networks.items():
+            for key, net in wrapped.items():
+                load_weights(net, models / f"{label}_{state['iter']}.pth", key)
+        return state
+
+    @staticmethod
+    def _point_latest_to(path: Path, latest: Path) -> None:
+        partial = latest.with_name(latest.name + _PARTIAL)
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(path, partial)  # no second copy on disk where the file system can
+        except OSError:
+            shutil.copyfile(path, partial)
+        os.replace(partial, latest)
+
+    def _remove_old(self, labels: list[str]) -> None:
+        if self.keep is None:
+            return
+        for iteration in self.iterations()[: -self.keep]:
+            (self.states / f"{iteration}.state").unlink(missing_ok=True)  # the state first: it needs its networks
+            for label in labels:
+                (self.models / f"{label}_{iteration}.pth").unlink(missing_ok=True)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the training state in a file.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged, or not a training state of this package.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such training state; give a file such as training_states/1000.state")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
+        raise CheckpointError(
+            f"{path}: cannot be read as a training state ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(state, dict) or not {"iter", "optimizers", "random", "drawn"} <= set(state):
+        raise CheckpointError(
+            f"{path}: not a training state that this package wrote; BasicSR's own cannot be continued"
+        )
+    return state

@@ -1,0 +1,131 @@
+"""The folder of a run, its log file and its TensorBoard curves, laid out as BasicSR does."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+import yaml
+from basicsr.utils.logger import initialized_logger
+from basicsr.version import __version__ as host_version
+from torch.utils.tensorboard import SummaryWriter
+
+from d2sm_plugin.errors import DataError
+from d2sm_plugin.version import __version__
+
+LOG_FORMAT = "%(asctime)s %(levelname)s: %(message)s"
+HOST_LOGGER = "basicsr"  # the host's parts log here
+
+
+class Folder:
+    """The folder of one run and what is kept in it.
+
+    Args:
+        root: ``experiments`` or ``results``.
+        name: of the run.
+    """
+
+    def __init__(self, root: str | Path, name: str) -> None:
+        self.path = Path(root).expanduser() / name
+        self.visualization = self.path / "visualization"
+        self.metrics_file = self.path / "metrics.csv"
+        self.tensorboard = Path(root).expanduser().parent / "tb_logger" / name
+
+    def start(self, option_file: str | Path, options: Mapping[str, Any], resume: bool) -> None:
+        """Make the folder; one left by an earlier run of that name is put aside (``_archived_TIME``), as BasicSR does.
+
+        The option file is kept as it was given and, as ``options.yml``, with every default filled in.
+
+        Raises:
+            DataError: when the folder cannot be made or written.
+        """
+        try:
+            for folder in (self.path, self.tensorboard):
+                if folder.exists() and not resume:
+                    folder.rename(f"{folder}_archived_{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() % 1000:03d}")
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = Path(option_file).read_text(encoding="utf-8")
+            header = f"# {time.asctime()}\n# {' '.join(map(shlex.quote, sys.argv))}\n\n"
+            (self.path / Path(option_file).name).write_text(header + text, encoding="utf-8")
+            filled_in = yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
+            (self.path / "options.yml").write_text(filled_in, encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{self.path}: the folder of the run cannot be made ({error})") from error
+
+    def add_metrics(self, iteration: int, dataset: str, images: int, metrics: Mapping[str, float]) -> None:
+        """Append rows ``iter,dataset,images,metric,value`` to ``metrics.csv``."""
+        new = not self.metrics_file.exists()
+        with self.metrics_file.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["iter", "dataset", "images", "metric", "value"])
+            writer.writerows([iteration, dataset, images, name, repr(value)] for name, value in metrics.items())
+
+    def forget_metrics_after(self, iteration: int) -> None:
+        """Drop rows of later steps, which a continued run will write again."""
+        if not self.metrics_file.exists():
+            return
+        with self.metrics_file.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        complete = [row for row in rows if len(row) == len(header) and int(row[0]) <= iteration]
+        partial = self.metrics_file.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *complete])
+        os.replace(partial, self.metrics_file)
+
+
+@contextmanager
+def run_log(file: Path | None) -> Iterator[logging.Logger]:
+    """Log to the terminal and, for the first rank, to a file, for the time of a run.
+
+    Args:
+        file: the log file; None on other ranks, which log errors alone.
+    """
+    logger = logging.getLogger(HOST_LOGGER)
+    initialized_logger[HOST_LOGGER] = True  # or the host would add handlers of its own
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.INFO if file is not None else logging.ERROR)
+    try:
+        yield logger
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def open_tensorboard(folder: Folder, options: Mapping[str, Any], first_step: int) -> SummaryWriter | None:
+    """Return the writer of the run's curves, or None where they are switched off; later steps of old curves go."""
+    if not options["logger"]["use_tb_logger"] or options["name"].startswith("debug"):
+        return None
+    if options["logger"]["wandb"] is not None:
+        from basicsr.utils.logger import init_wandb_logger
+
+        init_wandb_logger(options)
+    return SummaryWriter(str(folder.tensorboard), purge_step=first_step)
+
+
+def versions() -> str:
+    """Return the versions that results may depend on, in one line."""
+    return (
+        f"d2sm_plugin {__version__}, basicsr {host_version}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, Python {sys.version.split()[0]}"
+    )

@@ -1,0 +1,108 @@
+"""Datasets and loaders of a run, from the ``datasets`` block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from d2sm_plugin.data.draws import DrawSampler, SeededDraws
+from d2sm_plugin.errors import D2SMError
+from d2sm_plugin.registry import lookup
+
+
+def build_dataset(block: Mapping[str, Any], where: str) -> Dataset[dict[str, Any]]:
+    """Build the dataset that a block of ``datasets`` describes; messages of ours begin with ``where``."""
+    cls = lookup(DATASET_REGISTRY, block["type"], f"{where}.type")
+    try:
+        return cls(deepcopy(dict(block)))  # BasicSR's datasets take keys out of their options
+    except D2SMError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+class TrainBatches:
+    """The endless stream of training batches, and how far it has been read.
+
+    Args:
+        block: ``datasets.train``.
+        seed: of order, crops and noise.
+        rank: of this process.
+        world_size: number of processes.
+        drawn: samples that all ranks together have read before (to continue a run).
+        pin_memory: page-locked batches, for GPUs.
+    """
+
+    def __init__(
+        self, block: Mapping[str, Any], seed: int, rank: int, world_size: int, drawn: int, pin_memory: bool
+    ) -> None:
+        dataset = build_dataset(block, "datasets.train")
+        self.num_samples = len(dataset)  # type: ignore[arg-type]
+        self.drawn = drawn
+        batch_size = block.get("batch_size_per_gpu", 16)
+        workers = block.get("num_worker_per_gpu", 2)
+        self.joint_batch = batch_size * world_size
+        sampler = DrawSampler(
+            self.num_samples, batch_size, seed, block.get("dataset_enlarge_ratio", 1), rank, world_size, drawn
+        )
+        self.epoch_length = sampler.epoch_length
+        self.loader = DataLoader(
+            SeededDraws(dataset, seed),
+            batch_sampler=sampler,
+            num_workers=workers,
+            generator=torch.Generator(),  # the workers' base seed must not come from the training's generator
+            pin_memory=pin_memory,
+            prefetch_factor=block.get("num_prefetch_queue", 2) if workers else None,
+        )
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.loader:
+            self.drawn += self.joint_batch
+            yield batch
+
+    @property
+    def epoch(self) -> int:
+        """Passes over the data that are complete."""
+        return self.drawn // self.epoch_length
+
+
+def evaluation_blocks(datasets: Mapping[str, Mapping[str, Any]], phases: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the blocks of validation or test sets by name, one for each noise level.
+
+    A block whose ``sigma`` is a list stands for one set a level, named ``NAME_sigma25`` and so on.
+    """
+    blocks: dict[str, dict[str, Any]] = {}
+    for key, block in datasets.items():
+        if key.split("_")[0] not in phases:
+            continue
+        levels = block.get("sigma")
+        if isinstance(levels, list):
+            for sigma in levels:
+                blocks[f"{block['name']}_sigma{sigma:g}"] = {**block, "sigma": sigma, "where": f"datasets.{key}"}
+        else:
+            blocks[block["name"]] = {**block, "where": f"datasets.{key}"}
+    return blocks
+
+
+def build_evaluation_loaders(
+    datasets: Mapping[str, Mapping[str, Any]], phases: Sequence[str], rank: int, world_size: int
+) -> dict[str, DataLoader[dict[str, Any]]]:
+    """Build one loader for each validation or test set; every rank gets its share of the images.
+
+    Images may differ in size, so batches hold one image unless ``batch_size_per_gpu`` says otherwise.
+    """
+    loaders: dict[str, DataLoader[dict[str, Any]]] = {}
+    for name, block in evaluation_blocks(datasets, phases).items():
+        where = block.pop("where")
+        dataset = build_dataset(block, where)
+        share = Subset(dataset, range(rank, len(dataset), world_size))  # type: ignore[arg-type]
+        loaders[name] = DataLoader(
+            share,
+            batch_size=block.get("batch_size_per_gpu", 1),
+            num_workers=block.get("num_worker_per_gpu", 0),
+            generator=torch.Generator(),  # validation must not touch the training's generator
+        )
+    return loaders

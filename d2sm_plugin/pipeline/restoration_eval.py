@@ -1,0 +1,193 @@
+"""Several methods in one table: PSNR and SSIM of restored image sets, and pictures side by side."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from basicsr.metrics import calculate_psnr, calculate_ssim
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from d2sm_plugin.data.image_store import ImageStore, open_images
+from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.inference.dark_channel_prior import dark_channel_prior
+from d2sm_plugin.pipeline.comparison_pictures import stack, thumbnail
+from d2sm_plugin.pipeline.comparison_report import Scores, write_report
+from d2sm_plugin.pipeline.pictures import side_by_side, write_png
+
+Image = NDArray[np.uint8]
+
+#: Names of the rows and columns that the tool adds to those the user names.
+INPUT, DCP, CLEAN = "input", "DCP", "clean"
+#: Widest column of the side-by-side pictures, in pixels.
+_COLUMN_WIDTH = 640
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        name: of the row.
+        read: returns the uint8 RGB image (H, W, 3) of a key.
+        describe: names the file or record of a key, for messages.
+    """
+
+    name: str
+    read: Callable[[str], Image]
+    describe: Callable[[str], str]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare restored image sets as the command line says; see ``--help``."""
+    arguments = _parser().parse_args(argv)
+    out = Path(arguments.out)
+    clean = open_images(arguments.clean)
+    methods = gather_methods(clean, arguments.restored, arguments.lq, out / "dcp" if arguments.dcp else None)
+    scores = evaluate(clean, methods, arguments.crop_border, out / "pictures", arguments.pictures)
+    print(write_report(scores, out))  # noqa: T201  # the table is what the tool is for
+    return 0
+
+
+def gather_methods(clean: ImageStore, restored: Sequence[str], lq: str | None, dcp: Path | None) -> list[Method]:
+    """Return the rows of the table in order: the degraded input, DCP, then what the user names.
+
+    Args:
+        clean: the reference images; its keys are the ones that count.
+        restored: ``NAME=PATH`` of every restored set.
+        lq: path of the degraded images, which get a row as well; None for no such row.
+        dcp: folder for the images that the dark channel prior restores from ``lq``; None for no such row.
+
+    Raises:
+        OptionError: for a malformed or repeated name, nothing to compare, or DCP without ``lq``.
+        DataError: when a set lacks an image.
+    """
+    if dcp is not None and lq is None:
+        raise OptionError("--dcp restores the degraded images; say where they are with --lq")
+    methods = []
+    if lq is not None:
+        degraded = _stored(INPUT, open_images(lq), clean)
+        methods.append(degraded)
+        if dcp is not None:
+            methods.append(_dark_channel_method(degraded, dcp))
+    for entry in restored:
+        name, separator, path = entry.partition("=")
+        if not (name and separator and path):
+            raise OptionError(f"--restored {entry}: expected NAME=PATH, for example MSBDN=results/msbdn")
+        methods.append(_stored(name, open_images(path), clean))
+    names = [method.name for method in methods] + [CLEAN]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise OptionError(f"--restored: the name '{repeated[0]}' is taken twice; give every row a name of its own")
+    if not methods:
+        raise OptionError("there is nothing to compare; give --restored NAME=PATH, or --lq PATH")
+    return methods
+
+
+def evaluate(
+    clean: ImageStore, methods: Sequence[Method], crop_border: int, pictures: Path | None, max_pictures: int
+) -> Scores:
+    """Measure every image of every method with BasicSR's PSNR and SSIM, on 8-bit RGB.
+
+    Args:
+        clean: the reference images.
+        methods: what is compared.
+        crop_border: pixels left out on each side.
+        pictures: folder for side-by-side pictures, one an image, and ``comparison.png`` with all of them.
+        max_pictures: number of images to show, spread evenly over the set; 0 writes none.
+
+    Raises:
+        DataError: when an image does not decode, or its size differs from the clean one's; the message names it.
+        OptionError: when the border leaves nothing of an image.
+    """
+    shown = _spread(clean.keys, max_pictures if pictures is not None else 0)
+    scores = Scores([method.name for method in methods], crop_border)
+    rows = []
+    for key in tqdm(clean.keys, desc="comparing", unit="image", dynamic_ncols=True):
+        reference = clean.read_rgb(key)
+        if min(reference.shape[:2]) - 2 * crop_border < 11:  # the window of SSIM
+            raise OptionError(f"--crop-border {crop_border}: it leaves too little of {clean.describe(key)}; lower it")
+        images = {method.name: _read_like(method, key, reference) for method in methods}
+        for name, image in images.items():
+            psnr, ssim = measure(image, reference, crop_border)
+            scores.add(name, key, psnr, ssim)
+        if key in shown:
+            labelled = {f"{name} {scores.psnr_of(name, key):.2f} dB": image for name, image in images.items()}
+            columns = {name: thumbnail(image, _COLUMN_WIDTH) for name, image in {**labelled, CLEAN: reference}.items()}
+            rows.append(side_by_side(columns))
+            write_png(pictures / f"{key}.png", rows[-1])
+    if rows:
+        write_png(pictures / "comparison.png", stack(rows))
+    return scores
+
+
+def measure(image: Image, reference: Image, crop_border: int) -> tuple[float, float]:
+    """Return PSNR in dB and SSIM of two uint8 RGB images (H, W, 3), over all three channels."""
+    psnr = calculate_psnr(image, reference, crop_border=crop_border)
+    ssim = calculate_ssim(image, reference, crop_border=crop_border)
+    return float(psnr), float(ssim)
+
+
+def _stored(name: str, store: ImageStore, clean: ImageStore) -> Method:
+    """A set of files or records, whose keys are the clean ones', or those with one and the same ``_suffix``."""
+    suffix = _common_suffix(store, clean)
+    lacking = [key for key in clean.keys if key + suffix not in store]
+    if lacking:
+        raise DataError(
+            f"{store.root}: {len(lacking)} of the {len(clean)} images in {clean.root} have no counterpart in it "
+            f"(first: '{lacking[0]}'); give a set with the same names"
+        )
+    return Method(name, lambda key: store.read_rgb(key + suffix), lambda key: store.describe(key + suffix))
+
+
+def _common_suffix(store: ImageStore, clean: ImageStore) -> str:
+    """The suffix that BasicSR's testing adds to every name (``KEY_SUFFIX.png``); empty where the names are equal."""
+    first = clean.keys[0]
+    if first in store:
+        return ""
+    candidates = [key[len(first) :] for key in store.keys if key.startswith(f"{first}_")]
+    fitting = [suffix for suffix in candidates if all(key + suffix in store for key in clean.keys)]
+    return fitting[0] if len(fitting) == 1 else ""
+
+
+def _dark_channel_method(degraded: Method, folder: Path) -> Method:
+    def restore(key: str) -> Image:
+        image = np.round(dark_channel_prior(degraded.read(key)) * 255).astype(np.uint8)
+        write_png(folder / f"{key}.png", image)
+        return image
+
+    return Method(DCP, restore, lambda key: f"{degraded.describe(key)} restored by DCP")
+
+
+def _read_like(method: Method, key: str, reference: Image) -> Image:
+    image = method.read(key)
+    if image.shape != reference.shape:
+        raise DataError(
+            f"{method.describe(key)}: the image is {image.shape[1]}x{image.shape[0]} (width x height), the clean one "
+            f"{reference.shape[1]}x{reference.shape[0]}; they must be equal"
+        )
+    return image
+
+
+def _spread(keys: Sequence[str], count: int) -> set[str]:
+    """Choose ``count`` keys, evenly spread from the first to the last."""
+    positions = np.linspace(0, len(keys) - 1, min(count, len(keys))).round().astype(int)
+    return {keys[position] for position in positions}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="PSNR and SSIM of several restored image sets in one table.")
+    parser.add_argument("--clean", required=True, metavar="PATH", help="reference images: a folder or an LMDB")
+    parser.add_argument(
+        "--restored", action="append", default=[], metavar="NAME=PATH", help="restored images; repeat to compare"
+    )
+    parser.add_argument("--lq", metavar="PATH", help="degraded images, for a row of their own and for --dcp")
+    parser.add_argument("--dcp", action="store_true", help="also restore --lq with the dark channel prior (dehazing)")
+    parser.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels left out on each side")
+    parser.add_argument("--pictures", type=int, default=8, metavar="N", help="images shown side by side (0: none)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for tables and pictures")
+    return parser

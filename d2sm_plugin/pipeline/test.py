@@ -1,0 +1,65 @@
+"""Testing a trained network: ``python tools/test.py -opt options/test_ffdnet.yml``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from d2sm_plugin.options.reader import read_options
+from d2sm_plugin.pipeline.build import build_model
+from d2sm_plugin.pipeline.distributed import start_processes, stop_processes, wait_for_all
+from d2sm_plugin.pipeline.experiment import Folder, run_log, versions
+from d2sm_plugin.pipeline.loaders import build_evaluation_loaders
+from d2sm_plugin.pipeline.report import result_table
+from d2sm_plugin.pipeline.validation import Evaluator
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Test as the command line says; see ``--help``."""
+    parser = argparse.ArgumentParser(description="Restore and measure the test sets of an option file.")
+    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file (YAML)")
+    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
+    parser.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="a:b=c", help="override options, e.g. val:tile=512"
+    )
+    args = parser.parse_args(argv)
+    options = read_options(args.opt, is_train=False, force=args.force_yml)
+    options |= start_processes(args.launcher, options["num_gpu"])
+    try:
+        run_test(options, args.opt)
+    finally:
+        stop_processes()
+    return 0
+
+
+def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[int, dict[str, float]]]:
+    """Restore every image of every test set, measure, and write pictures, a table and ``metrics.csv``.
+
+    Args:
+        options: validated options with the entries of :func:`start_processes`.
+        option_file: kept with the results.
+
+    Returns:
+        Name of the set -> (number of images, metric -> mean).
+    """
+    loaders = build_evaluation_loaders(options["datasets"], ("test", "val"), options["rank"], options["world_size"])
+    model = build_model(options)
+    folder = Folder(options["path"]["results_root"], options["name"])
+    evaluator = Evaluator(options, loaders, folder.visualization, True, model.device)
+    if options["rank"] == 0:
+        folder.start(option_file, options, resume=False)
+    wait_for_all()
+    log_file = folder.path / f"test_{options['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
+    with run_log(log_file if options["rank"] == 0 else None) as logger:
+        logger.info(versions())
+        if not options["path"]["pretrain_network_g"]:
+            logger.warning("path.pretrain_network_g is not given: the network's weights are random.")
+        results = evaluator.run(model, 0)
+        if options["rank"] == 0:
+            for name, (images, metrics) in results.items():
+                folder.add_metrics(0, name, images, metrics)
+            logger.info("Results:\n" + result_table(results))
+            logger.info(f"Pictures and metrics.csv: {folder.path}")
+    return results
