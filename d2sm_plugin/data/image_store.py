@@ -91,7 +91,7 @@ class FolderStore(ImageStore):
             raise DataError(f"{self.root}: no such folder; give a folder of images or an LMDB (NAME.lmdb)")
         self._files: dict[str, str] = {}
         for file in _image_files(self.root):
-            key = os.path.splitext(file)[0].replace(os.sep, "/")
+            key = _key_of(file, self.root)
             if key in self._files:
                 raise DataError(
                     f"{self.root}: {self._files[key]} and {file} differ only in their extension, so both would have "
@@ -196,10 +196,26 @@ def check_same_keys(images: ImageStore, others: ImageStore, what: str = "label")
         )
 
 
+def _key_of(file: str, root: str) -> str:
+    key = os.path.splitext(file)[0].replace(os.sep, "/")
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"{root}: the file name {file!r} is not valid UTF-8; rename it") from None
+    if len(key.splitlines()) != 1:
+        raise DataError(f"{root}: the file name {file!r} holds a line break; rename it")
+    return key
+
+
 def _image_files(root: str) -> list[str]:
     """Paths of the images below ``root``, relative to it, in an order that no file system decides."""
-    found = []
+    found, visited = [], set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # links that lead in a circle
+            subfolders.clear()
+            continue
+        visited.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and not name.endswith(".lmdb"))
         found += [
             os.path.relpath(os.path.join(folder, name), root)

@@ -205,12 +205,19 @@ def _open(real: str, shown: str) -> lmdb.Environment:
     except lmdb.Error as error:
         reason = str(error).removeprefix(f"{real}: ")
         raise DataError(f"{shown}: data.mdb cannot be opened as an LMDB ({reason}); {_REMEDY}") from error
-    # LMDB maps the file into memory without looking at its length: reading past the end would kill the process.
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < needed:
+    missing = missing_bytes(environment, file)
+    if missing > 0:
         environment.close()
-        raise DataError(f"{shown}: data.mdb is truncated ({size} bytes, its index needs {needed}); {_REMEDY}")
+        raise DataError(f"{shown}: data.mdb is truncated ({size} bytes, {missing} are missing); {_REMEDY}")
     return environment
+
+
+def missing_bytes(environment: lmdb.Environment, file: str | Path) -> int:
+    """Return how many bytes a ``data.mdb`` lacks, 0 or less when it is whole.
+
+    LMDB maps the file into memory without looking at its length: reading past its end would kill the process.
+    """
+    return (environment.info()["last_pgno"] + 1) * environment.stat()["psize"] - os.path.getsize(file)
 
 
 class SharedLmdbBackend(BaseStorageBackend):

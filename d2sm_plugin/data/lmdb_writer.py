@@ -1,0 +1,261 @@
+"""Writing an LMDB in BasicSR's format: beside its final name, restartable, verified, renamed when whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import lmdb
+from filelock import FileLock, Timeout
+
+from d2sm_plugin.data.decoding import decode_rgb
+from d2sm_plugin.data.lmdb_progress import (
+    ORIGIN_FILE,
+    PROGRESS_FILE,
+    Record,
+    StoredRecord,
+    origin_text,
+    progress_line,
+    read_progress,
+)
+from d2sm_plugin.data.lmdb_store import META_FILE, close_environment, missing_bytes
+from d2sm_plugin.errors import DataError
+
+SUFFIX = ".lmdb"
+# A process that is killed loses what it did since the last commit; a commit costs a wait for the disk.
+_COMMIT_BYTES = 64 << 20
+_COMMIT_SECONDS = 5.0
+_FIRST_MAP_SIZE = 1 << 28
+_SAMPLE = 32  # records that are decoded when not all are
+
+
+class LmdbWriter:
+    """Writes ``NAME.lmdb`` by way of ``NAME.lmdb.partial``.
+
+    Use it as a context manager: ``reuse`` once, ``put`` for every item that it did not name, then ``finish``. An item
+    is one or more records that are stored together, known by an ``identity`` that says what they were made from.
+    Whenever the process ends before ``finish``, the partial LMDB stays and the next run goes on from it.
+
+    Args:
+        path: final path; its name ends with ``.lmdb``.
+        overwrite: replace an LMDB of that name when the new one is whole; else its existence is an error.
+
+    Raises:
+        DataError: when the path does not end with ``.lmdb``, exists, or another process is writing it; from the
+            methods also when the disk is full or what was written does not read back.
+    """
+
+    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        if self.path.suffix != SUFFIX:
+            raise DataError(f"{path}: the name of an LMDB must end with {SUFFIX}, or BasicSR does not take it for one")
+        if self.path.exists() and not overwrite:
+            raise DataError(f"{path}: it exists already; say --overwrite to replace it, or give another --out")
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        self._stored: dict[str, StoredRecord] = {}
+        self._pending: list[tuple[str, list[Record]]] = []
+        self._pending_bytes = 0
+        self._committed = time.monotonic()
+        self._lock = FileLock(self.path.with_name(self.path.name + ".lock"))
+        self._environment: lmdb.Environment | None = None
+
+    def __enter__(self) -> LmdbWriter:
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise DataError(f"{self.path}: another process is writing it; wait for that one to end") from None
+        except OSError as error:
+            raise DataError(f"{self.partial}: cannot be written ({error.strerror})") from error
+        try:
+            self._environment = self._open()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._environment is not None:
+                self._flush()  # keep what is whole, for the next run
+        finally:
+            self._close()
+            self._release()
+
+    def reuse(self, identities: Iterable[str], tick: Callable[[], None] = lambda: None) -> set[str]:
+        """Return the items of an interrupted run that are intact and still wanted; forget everything else in it.
+
+        Args:
+            identities: of all items that the finished LMDB shall hold.
+            tick: called after each item that was checked.
+        """
+        wanted, found = set(identities), {}
+        try:
+            with self._environment.begin() as transaction:
+                for identity, records in read_progress(self.partial).items():
+                    intact = (record.fits(transaction.get(record.key.encode("utf-8"))) for record in records)
+                    if identity in wanted and all(intact):
+                        found[identity] = records
+                    tick()
+            self._stored = {record.key: record for records in found.values() for record in records}
+            self._forget_others()
+            lines = [progress_line(identity, records) for identity, records in found.items()]
+            (self.partial / PROGRESS_FILE).write_text("".join(lines), encoding="utf-8")
+        except (lmdb.Error, OSError) as error:
+            raise self._cannot_write(error) from error
+        return set(found)
+
+    def put(self, identity: str, records: list[Record]) -> None:
+        """Store the records of one item.
+
+        Raises:
+            DataError: when a key is used already or is no legal key, or the disk is full.
+        """
+        for record in records:
+            key = record.key.encode("utf-8")
+            if not 0 < len(key) <= self._environment.max_key_size():
+                raise DataError(f"'{record.key}': a key has 1 to {self._environment.max_key_size()} bytes; rename it")
+            if record.key in self._stored:
+                raise DataError(f"{self.path}: two images would have the key '{record.key}'; rename one of them")
+            self._stored[record.key] = StoredRecord.of(record)
+            self._pending_bytes += len(record.data)
+        self._pending.append((identity, records))
+        if self._pending_bytes >= _COMMIT_BYTES or time.monotonic() - self._committed >= _COMMIT_SECONDS:
+            self._flush()
+
+    def finish(self, digest: str, verify_all: bool = False, tick: Callable[[], None] = lambda: None) -> int:
+        """Verify every record, write ``meta_info.txt`` and give the LMDB its final name.
+
+        Args:
+            digest: see :func:`origin_digest`; kept in the LMDB.
+            verify_all: decode every record; else all bytes are compared and a sample is decoded.
+            tick: called after each record.
+
+        Returns:
+            the number of records.
+        """
+        if not self._stored:
+            raise DataError(f"{self.path}: there is nothing to write")
+        self._flush()
+        self._close()
+        self._verify(verify_all, tick)
+        lines = [self._stored[key].meta_line() for key in sorted(self._stored)]
+        try:
+            _write_synced(self.partial / META_FILE, "".join(lines))
+            _write_synced(self.partial / ORIGIN_FILE, origin_text(digest, len(lines)))
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self._rename()
+        (self.path / PROGRESS_FILE).unlink(missing_ok=True)  # not before: until then it is what a new run needs
+        return len(lines)
+
+    def _open(self) -> lmdb.Environment:
+        """Open the partial LMDB, without its content if that is of no use."""
+        file = self.partial / "data.mdb"
+        map_size = max(_FIRST_MAP_SIZE, 2 * file.stat().st_size if file.is_file() else 0)
+        try:
+            with contextlib.suppress(lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError):
+                environment = lmdb.open(str(self.partial), map_size=map_size, readahead=False)
+                if missing_bytes(environment, file) <= 0:
+                    return environment
+                environment.close()
+            shutil.rmtree(self.partial)
+            self.partial.mkdir()
+            return lmdb.open(str(self.partial), map_size=_FIRST_MAP_SIZE, readahead=False)
+        except (lmdb.Error, OSError) as error:
+            raise self._cannot_write(error) from error
+
+    def _forget_others(self) -> None:
+        with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:
+            keys = [key for key in cursor.iternext(values=False) if key.decode("utf-8") not in self._stored]
+            for key in keys:
+                transaction.delete(key)
+
+    def _flush(self) -> None:
+        """Commit what is pending, in a larger map if it does not fit, and note it in the progress file."""
+        while self._pending:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for _, records in self._pending:
+                        for record in records:
+                            transaction.put(record.key.encode("utf-8"), record.data)
+                with open(self.partial / PROGRESS_FILE, "a", encoding="utf-8") as file:
+                    for identity, records in self._pending:
+                        file.write(progress_line(identity, [self._stored[record.key] for record in records]))
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                continue
+            except (lmdb.Error, OSError) as error:
+                raise self._cannot_write(error) from error
+            self._pending, self._pending_bytes, self._committed = [], 0, time.monotonic()
+
+    def _cannot_write(self, error: Exception) -> DataError:
+        self._pending = []  # not stored, and not to be tried again on the way out
+        reason = "the disk is full" if _is_disk_full(error) else str(error)
+        return DataError(
+            f"{self.partial}: cannot be written ({reason}); what it holds is kept: free some space and give the same "
+            f"command again to go on from there"
+        )
+
+    def _verify(self, verify_all: bool, tick: Callable[[], None]) -> None:
+        keys = sorted(self._stored)
+        step = 1 if verify_all else max(1, len(keys) // _SAMPLE)
+        to_decode = set(keys[::step])
+        environment = lmdb.open(str(self.partial), readonly=True, lock=False, readahead=False)
+        try:
+            count = environment.stat()["entries"]
+            if count != len(keys):
+                raise DataError(f"{self.partial}: it holds {count} records, {len(keys)} were written; remove it")
+            for key in keys:
+                with environment.begin() as transaction:
+                    data = transaction.get(key.encode("utf-8"))
+                stored = self._stored[key]
+                source = f"{self.partial}: record '{key}'"
+                if not stored.fits(data):
+                    raise DataError(f"{source} does not read back as written; check the disk and run again")
+                if key in to_decode and decode_rgb(data, source).shape[:2] != tuple(stored.shape[:2]):
+                    raise DataError(f"{source} decodes to another size than {stored.shape}; remove it and run again")
+                tick()
+        finally:
+            environment.close()
+
+    def _rename(self) -> None:
+        close_environment(self.path)
+        old = self.path.with_name(self.path.name + ".old")
+        try:
+            shutil.rmtree(old, ignore_errors=True)
+            if self.path.exists():
+                self.path.rename(old)
+            self.partial.rename(self.path)
+        except OSError as error:
+            if old.exists() and not self.path.exists():
+                old.rename(self.path)
+            raise DataError(f"{self.path}: cannot be put in place ({error}); {self.partial} is whole") from error
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _close(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+
+    def _release(self) -> None:
+        self._lock.release()
+        with contextlib.suppress(OSError):
+            os.unlink(self._lock.lock_file)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows knows no quotas
+    return isinstance(error, lmdb.DiskError) or getattr(error, "errno", None) in full
+
+
+def _write_synced(file: Path, text: str) -> None:
+    with open(file, "w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
