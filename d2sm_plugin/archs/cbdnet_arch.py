@@ -14,7 +14,8 @@ from d2sm_plugin.archs.blocks import check_images, conv_stack, pad_to_multiple
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.registry import register
 
-_LAYOUTS = ("official", "port")
+#: Layouts, and the radius of their receptive field in pixels.
+_LAYOUTS = {"official": 55, "port": 45}
 
 
 @register(ARCH_REGISTRY)
@@ -58,6 +59,7 @@ class CBDNet(nn.Module):
             )
         self.num_in_ch = num_in_ch
         self.layout = layout
+        self.receptive_radius = _LAYOUTS[layout]
         self.estimator = conv_stack([num_in_ch, 32, 32, 32, 32, num_in_ch])
         unet = _OfficialUNet if layout == "official" else _PortUNet
         self.unet = unet(2 * num_in_ch, num_out_ch, num_feat)

@@ -45,6 +45,7 @@ class FFDNet(nn.Module):
         if num_layers < 2:
             raise OptionError(f"FFDNet: num_layers is {num_layers}, but a first and a last layer are needed; give >= 2")
         self.num_in_ch = num_in_ch
+        self.receptive_radius = _FOLD * num_layers
         folded_in, folded_out = num_in_ch * _FOLD**2 + 1, num_out_ch * _FOLD**2
         channels = [folded_in, *[num_feat] * (num_layers - 1), folded_out]
         layers: list[nn.Module] = []

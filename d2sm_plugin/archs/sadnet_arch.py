@@ -35,8 +35,9 @@ class SADNet(nn.Module):
     sets them so, but its surrounding block then initialises every convolution over again; training has always
     started from small random offsets, and does here. The deformable weights alone keep U(-1, 1)/sqrt(9 C).
 
-    Deformable sampling has no bounded reach: an offset may point anywhere. Restoring by tiles is therefore an
-    approximation near the seams, exact only where all offsets stay within the overlap.
+    Deformable sampling has no bounded reach: an offset may point anywhere. While all offsets stay below one pixel, as
+    in a fresh network, an input reaches outputs up to 134 pixels away; every further pixel of offset can add 15 (one
+    at each scale, times its stride). Restoring by tiles is exact with that overlap, else an approximation near seams.
 
     Args:
         num_in_ch: channels of the noisy image.
@@ -49,6 +50,7 @@ class SADNet(nn.Module):
     """
 
     size_multiple = 2 ** (_SCALES - 1)
+    receptive_radius = 134  # with offsets below one pixel
 
     def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, num_feat: int = 32, num_offset_feat: int = 32) -> None:
         super().__init__()

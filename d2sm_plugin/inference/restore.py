@@ -13,9 +13,9 @@ from d2sm_plugin.archs.interface import gather_inputs, named_outputs
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.inference.tiles import tiled_forward
 
-#: Context on each inner side of a tile where none is given, in pixels.
+#: Context on each inner side of a tile, in pixels, for networks that do not declare ``receptive_radius``.
 DEFAULT_OVERLAP = 64
-#: Grid on which tiles start for networks that do not declare ``size_multiple``.
+#: Grid on which tiles start, in pixels, for networks that do not declare ``size_multiple``.
 DEFAULT_MULTIPLE = 16
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,7 +50,7 @@ def restore_batch(
     network: nn.Module,
     batch: Mapping[str, Any],
     tile: int | None = None,
-    tile_overlap: int = DEFAULT_OVERLAP,
+    tile_overlap: int | None = None,
     amp: str | None = None,
 ) -> Tensor:
     """Restore the images of a batch, in evaluation mode and without gradients.
@@ -61,7 +61,8 @@ def restore_batch(
         batch: the entries that the network takes, such as ``lq`` (B, C, H, W) in [0, 1] and ``sigma`` (B, 1, 1, 1), on
             the network's device.
         tile: side of the tiles in pixels, see :func:`d2sm_plugin.inference.tiles.tiled_forward`; None for whole images.
-        tile_overlap: context on each inner side of a tile, in pixels.
+        tile_overlap: context on each inner side of a tile, in pixels; None for the radius of the receptive field that
+            the network declares as ``receptive_radius`` (then tiles change nothing), or else 64.
         amp: ``"bf16"`` or ``"fp16"`` to run under autocast; None for full precision.
 
     Returns:
@@ -73,6 +74,7 @@ def restore_batch(
     """
     inputs = gather_inputs(network, batch)
     multiple = getattr(network, "size_multiple", DEFAULT_MULTIPLE)
+    overlap = getattr(network, "receptive_radius", DEFAULT_OVERLAP) if tile_overlap is None else tile_overlap
 
     def forward(*tensors: Tensor) -> Tensor:
         with autocast(amp, tensors[0].device):
@@ -80,4 +82,4 @@ def restore_batch(
         return restored if restored.dtype == torch.float64 else restored.float()
 
     with evaluating(network), torch.inference_mode():
-        return tiled_forward(forward, inputs, tile, tile_overlap, multiple)
+        return tiled_forward(forward, inputs, tile, overlap, multiple)
