@@ -53,8 +53,8 @@ class Scores:
 def write_report(scores: Scores, out: Path) -> str:
     """Write ``table.md``, ``metrics.csv``, ``metrics.json`` and ``per_image.csv`` into ``out``.
 
-    ``metrics.json`` reads ``{"NAME": {"PSNR": dB, "SSIM": value}}``; the PSNR of equal images is infinite and written as
-    null.
+    ``metrics.json`` reads ``{"NAME": {"PSNR": dB, "SSIM": value}}``; the PSNR of equal images is infinite, which JSON
+    has no number for, and is written as null.
 
     Returns:
         The table in Markdown.

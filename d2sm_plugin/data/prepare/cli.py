@@ -6,11 +6,11 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from d2sm_plugin.data.prepare import camvid, cityscapes, demo, folder
+from d2sm_plugin.data.prepare import camvid, cityscapes, demo, folder, haze, synthetic_haze
 from d2sm_plugin.data.prepare.arguments import positive
 
 #: Each module offers ``add_parser(subparsers, common)``; the parser's default ``run`` takes the arguments.
-SUBCOMMANDS = (folder, cityscapes, camvid, demo)
+SUBCOMMANDS = (folder, cityscapes, camvid, demo, haze, synthetic_haze)
 
 _EPILOG = """Every LMDB is written beside its final name (NAME.lmdb.partial), verified and then renamed. A command
 that was interrupted goes on where it stopped when it is given again; LMDBs that are whole are left as they are."""
@@ -32,7 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare_data.py", description="Turn a data set into LMDBs for training and validation.", epilog=_EPILOG
     )
-    subparsers = parser.add_subparsers(title="data sets", metavar="{folder,cityscapes,camvid,demo}", required=True)
+    names = "{folder,cityscapes,camvid,demo,haze,synthetic-haze}"
+    subparsers = parser.add_subparsers(title="data sets", metavar=names, required=True)
     for module in SUBCOMMANDS:
         module.add_parser(subparsers, _common())
     return parser

@@ -20,11 +20,11 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "haze",
         parents=[common],
         help="I-HAZE, O-HAZE, RESIDE/SOTS -> OUT/{train,test}_{lq,gt}.lmdb",
-        description="Turn a set of hazy and clear images into LMDBs with equal keys, for PairedImageDataset. I-HAZE and "
-        "O-HAZE are told by their file names (01_indoor_hazy.jpg with 01_indoor_GT.jpg) and split as in the D2SM paper, "
-        "the first 30 (40) images for training, the last 5 for testing. RESIDE's parts are told by their folders (hazy/"
-        "ID_k.png with gt/ID.png or clear/ID.png); each hazy image becomes a record, with a copy of its clear one. SOTS' "
-        "clear indoor images lose the frame of 10 pixels that their hazy ones lack.",
+        description="Turn a set of hazy and clear images into LMDBs with equal keys, for PairedImageDataset. I-HAZE "
+        "and O-HAZE are told by their file names (01_indoor_hazy.jpg with 01_indoor_GT.jpg) and split as in the D2SM "
+        "paper: the first 30 (40) images for training, the last 5 for testing. RESIDE's parts are told by their "
+        "folders (hazy/ID_k.png with gt/ID.png or clear/ID.png); each hazy image becomes a record, with a copy of its "
+        "clear one. SOTS' clear indoor images lose the frame of 10 pixels that their hazy ones lack.",
     )
     add_source(parser, "folder of the unpacked set")
     parser.add_argument(
