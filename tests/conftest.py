@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import d2sm_plugin  # noqa: F401  # mends the host before any test imports it
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -25,3 +27,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the folder of test material (../shared), which is not part of the package")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory) -> Path:
+    """A folder with six real 96x96 photographs, cut from pictures that scikit-image ships."""
+    from skimage import data, io
+
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, picture in (("astronaut", data.astronaut()), ("cat", data.chelsea()), ("coffee", data.coffee())):
+        for number, (top, left) in enumerate(((40, 100), (150, 180))):
+            io.imsave(folder / f"{name}_{number}.png", picture[top : top + 96, left : left + 96], check_contrast=False)
+    return folder

@@ -177,9 +177,6 @@ class D2SMModel(BaseModel):
     def _skip_step(self, losses: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        for term in self.objectives.terms.values():
-            if hasattr(term, "forget_last"):
-                term.forget_last()
         self.nonfinite_in_a_row += 1
         self.nonfinite_total += 1
         bad = [name for name, value in losses.items() if not torch.isfinite(value.detach())] or ["(on another rank)"]

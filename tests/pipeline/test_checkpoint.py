@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import errno
+import resource
+import signal
+
+import pytest
+import torch
+
+import d2sm_plugin  # noqa: F401
+from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.pipeline.checkpoint import CheckpointStore, read_state, save_atomically
+
+STATE = {"optimizers": [], "random": [], "drawn": 0}
+
+
+def networks():
+    return {"net_g": {"params": torch.nn.Linear(64, 64)}}
+
+
+def test_the_newest_are_kept_and_latest_is_the_newest(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    nets = networks()
+    for step in (5, 10, 15):
+        torch.nn.init.constant_(nets["net_g"]["params"].weight, step)
+        store.save(step, nets, STATE)
+    assert store.iterations() == [10, 15]
+    assert sorted(f.name for f in store.models.iterdir()) == ["net_g_10.pth", "net_g_15.pth", "net_g_latest.pth"]
+    latest = torch.load(store.models / "net_g_latest.pth", weights_only=True)["params"]
+    assert latest["weight"].unique().tolist() == [15.0]
+    other = networks()
+    assert store.load(store.latest_state(), other)["iter"] == 15
+    assert torch.equal(other["net_g"]["params"].weight, nets["net_g"]["params"].weight)
+
+
+def test_a_write_that_fails_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.pth"
+    save_atomically({"x": torch.ones(1)}, path)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # a real limit: the kernel refuses to write more
+    try:
+        with pytest.raises(CheckpointError, match=r"a\.pth: cannot be written .*MiB free.*--auto_resume"):
+            save_atomically({"x": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert torch.load(path, weights_only=True)["x"].tolist() == [1.0]
+    assert [f.name for f in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_disk_full_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", refuse)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save_atomically({}, tmp_path / "a.pth")
+
+
+def test_damaged_and_foreign_states_are_refused(tmp_path):
+    (tmp_path / "1.state").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"1\.state: cannot be read as a training state"):
+        read_state(tmp_path / "1.state")
+    torch.save({"epoch": 1, "iter": 2}, tmp_path / "2.state")
+    with pytest.raises(CheckpointError, match=r"2\.state: not a training state that this package wrote"):
+        read_state(tmp_path / "2.state")
+    with pytest.raises(CheckpointError, match="no such training state"):
+        read_state(tmp_path / "3.state")

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from runs import equal, run_tool_to_end, start_tool, tiny_options, weights, write_options
+from test_training_run import D2SM
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(photographs, tmp_path_factory):
+    root = tmp_path_factory.mktemp("uninterrupted")
+    options = long_options(photographs, root)
+    status, output = run_tool_to_end(["-opt", write_options(options, root / "a.yml")])
+    assert status == 0, output
+    return weights(root)
+
+
+def long_options(photographs, root):
+    options = tiny_options(photographs, root, total_iter=STEPS, d2sm_opt=D2SM, ema_decay=0.9)
+    options["logger"] |= {"save_checkpoint_freq": 5, "keep_checkpoints": 2, "print_freq": 1}
+    options["datasets"]["train"]["num_worker_per_gpu"] = 1
+    return options
+
+
+def read_until(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"the run ended before it printed '{text}'")
+
+
+@pytest.mark.parametrize("moment", ["Checkpoint of step 10 saved", "iter:      23", "Checkpoint of step 40 saved"])
+def test_sigkill_and_auto_resume_give_the_same_weights(photographs, tmp_path, uninterrupted, moment):
+    path = write_options(long_options(photographs, tmp_path), tmp_path / "a.yml")
+    process = start_tool(["-opt", path])
+    read_until(process, moment)
+    time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "experiments" / "tiny" / "models" / f"net_g_{STEPS}.pth").exists()
+    status, output = run_tool_to_end(["-opt", path, "--auto_resume"])
+    assert status == 0, output
+    assert "Continuing from" in output
+    assert equal(uninterrupted, weights(tmp_path))
+
+
+def test_sigterm_saves_and_leaves_in_order(photographs, tmp_path, uninterrupted):
+    path = write_options(long_options(photographs, tmp_path), tmp_path / "a.yml")
+    process = start_tool(["-opt", path])
+    read_until(process, "iter:      12")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "continue with --auto_resume" in output
+    status, output = run_tool_to_end(["-opt", path, "--auto_resume"])
+    assert status == 0, output
+    assert equal(uninterrupted, weights(tmp_path))
+
+
+def test_mistakes_are_one_line_and_a_status(tmp_path):
+    status, output = run_tool_to_end(["-opt", tmp_path / "missing.yml"])
+    assert status == 2
+    assert output.strip().splitlines()[-1].startswith("error: ")
+    assert "no such option file" in output

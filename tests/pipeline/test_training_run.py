@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+from runs import equal, tiny_options, weights, write_options
+
+import d2sm_plugin  # noqa: F401
+from d2sm_plugin.errors import CheckpointError, D2SMError, DataError, OptionError
+from d2sm_plugin.pipeline import test as testing
+from d2sm_plugin.pipeline import train as training
+
+D2SM = {
+    "type": "D2SMLoss",
+    "loss_weight": 0.01,
+    "extractor": {"type": "TimmFeatures", "model": "test_efficientnet", "weights": None},
+    "patches": {"type": "PatchSampler", "size": 16, "stride": 8, "max_patches": 4},
+    "queue": {"type": "QueueSampler", "size": 20},
+}
+
+
+def train(options, tmp_path, *arguments):
+    path = write_options(options, tmp_path / f"{options['name']}.yml")
+    assert training.main(["-opt", str(path), *arguments]) == 0
+
+
+def test_a_run_leaves_what_basicsr_users_expect(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path, ema_decay=0.5)
+    options["val"] |= {"val_freq": 4, "save_img": True, "max_pictures": 2, "save_best": "psnr"}
+    options["logger"] |= {"use_tb_logger": True, "keep_checkpoints": 1}
+    train(options, tmp_path)
+    folder = tmp_path / "experiments" / "tiny"
+    assert {f.name for f in (folder / "models").iterdir()} == {"net_g_8.pth", "net_g_latest.pth", "net_g_best_psnr.pth"}
+    assert [f.name for f in (folder / "training_states").iterdir()] == ["8.state"]
+    assert len(list((folder / "visualization" / "photos").glob("*_8.png"))) == 2
+    assert list((tmp_path / "tb_logger" / "tiny").iterdir())
+    log = next(folder.glob("train_tiny_*.log")).read_text()
+    for expected in ("Gradient of pixel", "l_pixel", "Validation photos, 6 images: psnr", "End of training"):
+        assert expected in log
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [(row["iter"], row["dataset"], row["metric"]) for row in rows] == [
+        ("4", "photos", "psnr"),
+        ("8", "photos", "psnr"),
+    ]
+    assert not equal(weights(tmp_path), weights(tmp_path, key="params_ema"))
+
+
+def test_same_seed_same_weights_for_any_number_of_workers(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path, d2sm_opt=D2SM)
+    train(options, tmp_path)
+    options["name"], options["datasets"]["train"]["num_worker_per_gpu"] = "again", 2
+    train(options, tmp_path)
+    assert equal(weights(tmp_path), weights(tmp_path, "again"))
+    options["name"], options["manual_seed"] = "other", 8
+    train(options, tmp_path)
+    assert not equal(weights(tmp_path), weights(tmp_path, "other"))
+
+
+def test_validation_does_not_change_training(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path, d2sm_opt=D2SM)
+    train(options, tmp_path)
+    options["name"], options["val"]["val_freq"] = "validated", 2
+    train(options, tmp_path)
+    assert equal(weights(tmp_path), weights(tmp_path, "validated"))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"d2sm_opt": D2SM, "ema_decay": 0.9},
+        {"scheduler": {"type": "MultiStepLR", "milestones": [3, 6]}, "warmup_iter": 3, "accumulate": 2},
+        {"scheduler": {"type": "CosineAnnealingRestartLR", "periods": [8], "eta_min": 1e-6}, "grad_clip": 0.01},
+        {"optim_g": {"type": "SGD", "lr": 0.1, "momentum": 0.9}, "amp": "bf16", "channels_last": True},
+    ],
+    ids=["d2sm", "steps", "cosine", "bf16"],
+)
+def test_a_run_in_two_parts_equals_one_in_one(photographs, tmp_path, extra):
+    options = tiny_options(photographs, tmp_path, **extra)
+    train(options, tmp_path)
+    options["name"] = "parts"
+    for file in ("net_g_8.pth", "net_g_4.pth"):
+        assert (tmp_path / "experiments" / "tiny" / "models" / file).exists()
+    parts = tmp_path / "experiments" / "parts"
+    (tmp_path / "experiments" / "tiny").rename(parts)
+    whole = weights(tmp_path, "parts", "net_g_8.pth")
+    (parts / "training_states" / "8.state").unlink()
+    (parts / "models" / "net_g_8.pth").unlink()
+    train(options, tmp_path, "--auto_resume")
+    assert equal(whole, weights(tmp_path, "parts", "net_g_8.pth"))
+
+
+def test_an_earlier_run_of_that_name_is_put_aside(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path)
+    train(options, tmp_path)
+    train(options, tmp_path)
+    assert len(list((tmp_path / "experiments").glob("tiny_archived_*"))) == 1
+
+
+def test_mistakes_leave_nothing_behind(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path)
+    options["datasets"]["train"]["gt_size"] = 512
+    options["datasets"]["val"]["dataroot_gt"] = str(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"datasets\.val: .*nowhere"):
+        train(options, tmp_path)
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_image_smaller_than_the_crop(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path)
+    options["datasets"]["train"]["gt_size"] = 512
+    with pytest.raises(D2SMError, match=r"96.*512"):
+        train(options, tmp_path)
+
+
+def test_objective_that_gets_nothing(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path, noise_opt={"type": "TVLoss"})
+    with pytest.raises(OptionError, match=r"train\.noise_opt: the objective takes noise_map.*given: .*restored"):
+        train(options, tmp_path)
+
+
+def test_checkpoint_of_another_architecture(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path)
+    train(options, tmp_path)
+    options["name"] = "wider"
+    options["network_g"]["num_feat"] = 16
+    options["path"]["pretrain_network_g"] = str(tmp_path / "experiments" / "tiny" / "models" / "net_g_8.pth")
+    with pytest.raises(CheckpointError, match=r"net_g_8\.pth: not a checkpoint of this FFDNet.*another shape"):
+        train(options, tmp_path)
+
+
+def test_basicsr_models_are_refused_with_a_way_out(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path)
+    options["model_type"] = "SRModel"
+    with pytest.raises(OptionError, match=r"SRModel is not made for this pipeline; D2SMModel trains"):
+        train(options, tmp_path)
+
+
+def test_debug_runs_apart_and_validates_often(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path)
+    train(options, tmp_path, "--debug")
+    log = next((tmp_path / "experiments" / "debug_tiny").glob("*.log")).read_text()
+    assert log.count("l_pixel") == 8
+
+
+def test_testing_writes_pictures_and_metrics(photographs, tmp_path):
+    options = tiny_options(photographs, tmp_path)
+    train(options, tmp_path)
+    block = {**options["datasets"]["val"], "sigma": [25, 50]}
+    test_options = {
+        **{key: options[key] for key in ("num_gpu", "network_g")},
+        "name": "tested",
+        "datasets": {"test": block},
+        "path": {
+            **options["path"],
+            "pretrain_network_g": str(tmp_path / "experiments" / "tiny" / "models" / "net_g_latest.pth"),
+        },
+        "val": {
+            "metrics": {"ssim": {"type": "calculate_ssim", "crop_border": 0}},
+            "measure_input": True,
+            "tile": 48,
+            "tile_overlap": 16,
+        },
+    }
+    path = write_options(test_options, tmp_path / "tested.yml")
+    assert testing.main(["-opt", str(path)]) == 0
+    results = tmp_path / "results" / "tested"
+    for level in (25, 50):
+        assert len(list((results / "visualization" / f"photos_sigma{level}").glob("*.png"))) == 6
+        assert len(list((results / "comparison" / f"photos_sigma{level}").glob("*.png"))) == 6
+    rows = {(r["dataset"], r["metric"]): float(r["value"]) for r in csv.DictReader((results / "metrics.csv").open())}
+    assert rows["photos_sigma25", "ssim_input"] > rows["photos_sigma50", "ssim_input"]
+    assert torch.isfinite(torch.tensor(list(rows.values()))).all()
