@@ -19,9 +19,11 @@ from d2sm_plugin.errors import CheckpointError
 #: Beside the tensors, checkpoints hold logs and settings made of these types. None of them is wanted: an inert object
 #: takes the place of each, so nothing of theirs runs. Any other type is refused.
 _HARMLESS = re.compile(
-    r"(numpy(\..+)?|mmengine\.(logging|config|utils)\..+|mmcv\.utils\..+|addict\..+|collections)\.\w+"
-    r"|(builtins|__builtin__)\.(getattr|set|frozenset|slice|complex)|pathlib\.(Pure)?(Posix|Windows)Path|datetime\.\w+"
+    r"(numpy|mmengine\.(logging|config|utils)|mmcv\.utils|addict|collections|pathlib|datetime)(\.\w+)*\.\w+"
+    r"|(builtins|__builtin__)\.(getattr|list|dict|set|frozenset|slice|complex)"
 )
+_LIKE_A_DICT = re.compile(r"(ConfigDict|defaultdict|addict(\.\w+)*\.Dict|Counter)$")
+_LIKE_A_LIST = re.compile(r"deque$")
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,25 @@ class _Inert:
 
     def __setstate__(self, _state: object) -> None: ...
 
-    def __setitem__(self, _key: object, _value: object) -> None: ...
 
-    def append(self, _value: object) -> None: ...
+class _InertDict:
+    """Makes a plain dict in place of a subclass, because ``weights_only`` fills no other."""
 
-    def extend(self, _values: object) -> None: ...
+    def __new__(cls, *_args: object) -> dict:  # type: ignore[misc]
+        return {}
+
+
+class _InertList:
+    """Makes a plain list likewise."""
+
+    def __new__(cls, *_args: object) -> list:  # type: ignore[misc]
+        return []
+
+
+def _stand_in(name: str) -> type:
+    if _LIKE_A_DICT.search(name):
+        return _InertDict
+    return _InertList if _LIKE_A_LIST.search(name) else _Inert
 
 
 def read_seg_checkpoint(source: str | Path) -> SegCheckpoint:
@@ -138,7 +154,7 @@ def _harmless_types_skipped(path: Path) -> contextlib.AbstractContextManager[obj
         foreign = serialization.get_unsafe_globals_in_checkpoint(path)
     except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
         return contextlib.nullcontext()  # not a zip file: the old format, or damaged, which loading itself will tell
-    return serialization.safe_globals([(_Inert, name) for name in foreign if _HARMLESS.fullmatch(name)])
+    return serialization.safe_globals([(_stand_in(name), name) for name in foreign if _HARMLESS.fullmatch(name)])
 
 
 def load_into(network: nn.Module, checkpoint: SegCheckpoint, num_classes: int) -> None:

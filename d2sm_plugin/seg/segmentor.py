@@ -52,7 +52,7 @@ class Segmentor(nn.Module):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.layout)
         self.test_resize = test_resize
-        self.training = False
+        super().train(False)
         classifier = getattr(network.decode_head, "conv_seg", None)
         if isinstance(classifier, nn.Module):  # under autocast, logits are resized in float32
             classifier.register_forward_hook(lambda _module, _inputs, logits: logits.float())

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from sklearn.metrics import confusion_matrix
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -123,31 +122,6 @@ def test_errors_leave_the_counts_alone(prediction, label, error, words):
     with pytest.raises(error, match=words):
         matrix.update(torch.tensor(prediction), torch.tensor(label))
     assert int(matrix.counts.sum()) == 0
-
-
-def _rank(rank: int, port: int, queue) -> None:
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
-    prediction, label = random_maps(6, seed=3)
-    matrix = matrix_of(prediction[rank::2], label[rank::2], 6)
-    matrix.all_reduce()
-    queue.put(matrix.counts.numpy())
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def test_two_ranks_sum_to_one_process(free_port):
-    context = mp.get_context("spawn")
-    queue = context.Queue()
-    ranks = [context.Process(target=_rank, args=(rank, free_port, queue)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    sums = [queue.get(timeout=120) for _ in ranks]
-    for process in ranks:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    prediction, label = random_maps(6, seed=3)
-    whole = matrix_of(prediction, label, 6).counts.numpy()
-    assert all((counts == whole).all() for counts in sums)
 
 
 def test_all_reduce_alone_does_nothing():
