@@ -74,6 +74,9 @@ class MSBDN(nn.Module):
     Images of any height and width are taken: they are mirrored at the bottom and right to a multiple of 16, at least
     32, and the output is cropped back.
 
+    An output depends on pixels up to 1,160 away, too far to give every tile as context: restoring by tiles is an
+    approximation near the seams.
+
     Args:
         variant: ``"dff"`` is MSBDN-DFF-v1-1 (31,353,061 parameters), the network that the D2SM paper names; ``"rdff"``
             is MSBDN-RDFF (28,712,861 parameters), which its authors' release contains under the name MSBDN.

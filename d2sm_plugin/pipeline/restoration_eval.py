@@ -21,8 +21,8 @@ from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 
 Image = NDArray[np.uint8]
 
-#: Names of the rows and columns that the tool adds to those the user names.
-INPUT, DCP, CLEAN = "input", "DCP", "clean"
+#: Names of the row and the column that the tool adds to those the user names.
+DCP, CLEAN = "DCP", "clean"
 #: Widest column of the side-by-side pictures, in pixels.
 _COLUMN_WIDTH = 640
 
@@ -47,19 +47,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     out = Path(arguments.out)
     clean = open_images(arguments.clean)
-    methods = gather_methods(clean, arguments.restored, arguments.lq, out / "dcp" if arguments.dcp else None)
+    degraded = (arguments.lq_name, arguments.lq) if arguments.lq is not None else None
+    methods = gather_methods(clean, arguments.restored, degraded, out / "dcp" if arguments.dcp else None)
     scores = evaluate(clean, methods, arguments.crop_border, out / "pictures", arguments.pictures)
     print(write_report(scores, out))  # noqa: T201  # the table is what the tool is for
     return 0
 
 
-def gather_methods(clean: ImageStore, restored: Sequence[str], lq: str | None, dcp: Path | None) -> list[Method]:
+def gather_methods(
+    clean: ImageStore, restored: Sequence[str], lq: tuple[str, str] | None, dcp: Path | None
+) -> list[Method]:
     """Return the rows of the table in order: the degraded input, DCP, then what the user names.
 
     Args:
         clean: the reference images; its keys are the ones that count.
         restored: ``NAME=PATH`` of every restored set.
-        lq: path of the degraded images, which get a row as well; None for no such row.
+        lq: name and path of the degraded images, which get a row as well; None for no such row.
         dcp: folder for the images that the dark channel prior restores from ``lq``; None for no such row.
 
     Raises:
@@ -70,7 +73,7 @@ def gather_methods(clean: ImageStore, restored: Sequence[str], lq: str | None, d
         raise OptionError("--dcp restores the degraded images; say where they are with --lq")
     methods = []
     if lq is not None:
-        degraded = _stored(INPUT, open_images(lq), clean)
+        degraded = _stored(lq[0], open_images(lq[1]), clean)
         methods.append(degraded)
         if dcp is not None:
             methods.append(_dark_channel_method(degraded, dcp))
@@ -186,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         "--restored", action="append", default=[], metavar="NAME=PATH", help="restored images; repeat to compare"
     )
     parser.add_argument("--lq", metavar="PATH", help="degraded images, for a row of their own and for --dcp")
+    parser.add_argument("--lq-name", default="input", metavar="NAME", help="of that row (default: %(default)s)")
     parser.add_argument("--dcp", action="store_true", help="also restore --lq with the dark channel prior (dehazing)")
     parser.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels left out on each side")
     parser.add_argument("--pictures", type=int, default=8, metavar="N", help="images shown side by side (0: none)")

@@ -83,9 +83,10 @@ def test_pictures_and_dcp_images_are_written(sets):
     assert np.array_equal(row[-120:, -150:, ::-1], sets["images"][0]["00"])
     assert len(list((sets["out"] / "dcp").iterdir())) == 3
     # The images of the prior are a set like any other.
-    run(sets, "--lq", sets["hazy"], "--restored", f"prior={sets['out'] / 'dcp'}", "--pictures", 0)
+    prior = f"prior={sets['out'] / 'dcp'}"
+    run(sets, "--lq", sets["hazy"], "--lq-name", "hazy", "--restored", prior, "--pictures", 0)
     again = json.loads((sets["out"] / "metrics.json").read_text())
-    assert again["prior"]["PSNR"] > again["input"]["PSNR"]
+    assert again["prior"]["PSNR"] > again["hazy"]["PSNR"]
 
 
 def test_measures_agree_with_another_library(sets):
