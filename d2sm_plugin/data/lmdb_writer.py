@@ -31,6 +31,7 @@ SUFFIX = ".lmdb"
 _COMMIT_BYTES = 64 << 20
 _COMMIT_SECONDS = 5.0
 _FIRST_MAP_SIZE = 1 << 28
+_FULL_BELOW = 1 << 20  # bytes free
 _SAMPLE = 32  # records that are decoded when not all are
 
 
@@ -196,11 +197,18 @@ class LmdbWriter:
 
     def _cannot_write(self, error: Exception) -> DataError:
         self._pending = []  # not stored, and not to be tried again on the way out
-        reason = "the disk is full" if _is_disk_full(error) else str(error)
+        reason = "the disk is full" if self._is_disk_full(error) else str(error)
         return DataError(
             f"{self.partial}: cannot be written ({reason}); what it holds is kept: free some space and give the same "
             f"command again to go on from there"
         )
+
+    def _is_disk_full(self, error: Exception) -> bool:
+        full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows knows no quotas
+        if isinstance(error, lmdb.DiskError) or getattr(error, "errno", None) in full:
+            return True
+        # A write that the disk takes only in part reaches us as a mere input/output error.
+        return shutil.disk_usage(self.path.parent).free < self._pending_bytes + _FULL_BELOW
 
     def _verify(self, verify_all: bool, tick: Callable[[], None]) -> None:
         keys = sorted(self._stored)
@@ -247,11 +255,6 @@ class LmdbWriter:
         self._lock.release()
         with contextlib.suppress(OSError):
             os.unlink(self._lock.lock_file)
-
-
-def _is_disk_full(error: Exception) -> bool:
-    full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows knows no quotas
-    return isinstance(error, lmdb.DiskError) or getattr(error, "errno", None) in full
 
 
 def _write_synced(file: Path, text: str) -> None:
