@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,8 +33,8 @@ class QueueSampler(StateModule):
 
     The new batch is part of the q samples. Only samples really met count: there is no random start, and a queue that
     has not filled yet is simply smaller. Batches may have any size; of one larger than the queue the newest q rows
-    count. The gradient with respect to the new restored features is that of the whole divergence: it includes the
-    rows of old samples, whose columns of the new batch change. Old samples get none.
+    count, with a warning. The gradient with respect to the new restored features is that of the whole divergence: it
+    includes the rows of old samples, whose columns of the new batch change. Old samples get none.
 
     One step takes O(N q D) time and O(q D) memory for N new rows. Nothing is written in eval mode or without
     gradients: the new rows then take part as they would in training, and the queue stays as it is. A new row that is
@@ -62,6 +63,7 @@ class QueueSampler(StateModule):
         if not isinstance(size, int) or isinstance(size, bool) or size < 2:
             raise OptionError(f"QueueSampler.size: expected an integer of at least 2, got {size!r}")
         self.size = size
+        self._warned = False
         self.register_buffer("clear", torch.empty(0, 0))
         self.register_buffer("difference", torch.empty(0, 0))
         self.register_buffer("sums", torch.zeros(SUMS, size, dtype=torch.float64))
@@ -99,7 +101,9 @@ class QueueSampler(StateModule):
         """
         check_options(kind, reduction)
         check_features(restored, clear)
-        restored, clear = restored[-self.size :], clear[-self.size :]
+        if len(restored) > self.size:
+            self._warn_of_overflow(len(restored))
+            restored, clear = restored[-self.size :], clear[-self.size :]
         grad_enabled = torch.is_grad_enabled()
         with torch.no_grad(), full_precision(restored.device):
             dtype = computing_dtype(restored)
@@ -119,6 +123,15 @@ class QueueSampler(StateModule):
                 return value
             gradient = through_norm(matched.gradient * scale, new.restored, norm)
         return attach_gradient(restored, value, gradient)
+
+    def _warn_of_overflow(self, arriving: int) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"QueueSampler: of a batch of {arriving} samples only the newest {self.size} count; set size above "
+                f"{arriving}, or take fewer samples (smaller batch, max_patches)",
+                stacklevel=3,
+            )
 
     def _match(self, new: Rows, parts: list[tuple[int, int]], kind: str, with_gradient: bool) -> Matched:
         stored = Rows(self.clear, self.difference)

@@ -33,8 +33,8 @@ SUMS = 4
 # Pairs that are held in float64 at a time: bounds the working memory whatever the queue and the batch.
 _PAIRS_AT_ONCE = 2**20
 _SERIES_BELOW = 0.01
-# Under the root of a norm, so that a feature of zeros (no activation at all) has a direction (none) and a gradient.
-_NORM_EPS = 1e-12
+# Under the root of a norm, for features of zeros (no activation at all).
+_NORM_EPS = 1e-20
 
 
 class Rows(NamedTuple):
@@ -109,14 +109,19 @@ def unit_rows(restored: Tensor, clear: Tensor) -> tuple[Rows, Tensor]:
         clear: likewise.
 
     Returns:
-        The unit rows, and the norms (n, 1) of ``restored``.
+        The unit rows, and the norms (n, 1) of ``restored`` for :func:`through_norm`. A feature of zeros has no
+        direction: its unit vector is zero, and its norm infinite, so that no gradient reaches it.
     """
-    norm = (restored.square().sum(1, keepdim=True) + _NORM_EPS).sqrt()
+    square = restored.square().sum(1, keepdim=True)
+    norm = (square + _NORM_EPS).sqrt()
     clear_norm = (clear.square().sum(1, keepdim=True) + _NORM_EPS).sqrt()
-    unit_clear = clear / clear_norm
+    unit_clear, unit_restored = clear / clear_norm, restored / norm
     change = restored - clear
     norm_change = (change * (restored + clear)).sum(1, keepdim=True) / (norm + clear_norm)
-    return Rows(unit_clear, (change - unit_clear * norm_change) / norm), norm
+    # x/|x| - y/|y| = (x - y - u (|x| - |y|)) / l, with l the larger norm and u the unit vector of the shorter one.
+    unit_of_shorter = torch.where(norm < clear_norm, unit_restored, unit_clear)
+    difference = (change - unit_of_shorter * norm_change) / torch.maximum(norm, clear_norm)
+    return Rows(unit_clear, difference), norm.masked_fill(square == 0, torch.inf)
 
 
 def through_norm(gradient: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
