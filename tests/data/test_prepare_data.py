@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from data_samples import contents, image_folder, label_folder, label_of, picture, write_png
+
+from d2sm_plugin.data.image_store import open_images
+from d2sm_plugin.data.noisy_image_dataset import NoisyImageDataset
+from d2sm_plugin.data.prepare.cityscapes import TRAIN_IDS
+from d2sm_plugin.data.prepare.cli import main
+from d2sm_plugin.data.prepare.jobs import ordered_map
+from d2sm_plugin.data.prepare.pictures import Windows
+from d2sm_plugin.data.street_scenes import TRAIN_SEEDS, render_scene
+from d2sm_plugin.errors import DataError, OptionError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def prepare(*arguments) -> None:
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def test_folder_keeps_png_and_jpeg_bytes(tmp_path):
+    source = image_folder(tmp_path / "photos", 3)
+    (source / "sub").mkdir()
+    cv2.imwrite(str(source / "sub/j.jpg"), picture(7))
+    cv2.imwrite(str(source / "b.bmp"), picture(8)[..., ::-1])
+    prepare("folder", "--src", source, "--out", tmp_path / "out", "--workers", 2, "--verify", "all")
+    stored = contents(tmp_path / "out/photos.lmdb")
+    assert sorted(stored) == ["b", "img_0", "img_1", "img_2", "sub/j"]
+    assert stored["img_1"] == (source / "img_1.png").read_bytes()
+    assert stored["sub/j"] == (source / "sub/j.jpg").read_bytes()
+    assert stored["b"].startswith(b"\x89PNG")
+    store = open_images(tmp_path / "out/photos.lmdb")
+    assert np.array_equal(store.read_rgb("b"), picture(8))
+    meta = (tmp_path / "out/photos.lmdb/meta_info.txt").read_text().splitlines()
+    assert meta[0] == "b.png (40,56,3) 1" and meta[-1] == "sub/j.jpg (40,56,3) -1"
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["photos.lmdb"]
+
+
+def test_deep_and_alpha_png_become_eight_bit_rgb(tmp_path):
+    (tmp_path / "src").mkdir()
+    cv2.imwrite(str(tmp_path / "src/deep.png"), picture(0)[..., ::-1].astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "src/alpha.png"), cv2.cvtColor(picture(1), cv2.COLOR_RGB2BGRA))
+    prepare("folder", "--src", tmp_path / "src", "--out", tmp_path, "--name", "x.lmdb")
+    for key, data in contents(tmp_path / "x.lmdb").items():
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert array.dtype == np.uint8 and array.shape == (40, 56, 3), key
+
+
+def test_folder_cut_into_windows(tmp_path):
+    source = image_folder(tmp_path / "photos", 1, size=(50, 70))
+    prepare("folder", "--src", source, "--out", tmp_path, "--crop-size", 32, "--step", 20)
+    store = open_images(tmp_path / "photos.lmdb")
+    starts = [(top, left) for top in (0, 18) for left in (0, 20, 38)]
+    assert store.keys == [f"img_0_s{number:03d}" for number in range(1, 7)]
+    for key, (top, left) in zip(store.keys, starts, strict=True):
+        assert np.array_equal(store.read_rgb(key), picture(0, (50, 70))[top : top + 32, left : left + 32])
+
+
+@pytest.mark.parametrize(("length", "size", "step"), [(100, 100, 7), (101, 100, 100), (97, 20, 20), (64, 16, 24)])
+def test_windows_lie_within_the_image_and_reach_its_ends(length, size, step):
+    starts = Windows(size, step)._starts(length)
+    assert starts[0] == 0 and starts[-1] == length - size
+    assert starts == sorted(set(starts)) and np.diff(starts).max(initial=0) <= step
+
+
+def test_second_run_leaves_a_whole_lmdb_alone_and_refuses_another_one(tmp_path):
+    source = image_folder(tmp_path / "photos", 3)
+    prepare("folder", "--src", source, "--out", tmp_path / "out")
+    before = (tmp_path / "out/photos.lmdb/data.mdb").stat().st_mtime_ns
+    prepare("folder", "--src", source, "--out", tmp_path / "out")
+    assert (tmp_path / "out/photos.lmdb/data.mdb").stat().st_mtime_ns == before
+    write_png(source / "new.png", picture(9))
+    with pytest.raises(DataError, match=r"photos.lmdb: it exists already; say --overwrite"):
+        prepare("folder", "--src", source, "--out", tmp_path / "out")
+    assert (tmp_path / "out/photos.lmdb/data.mdb").stat().st_mtime_ns == before
+    prepare("folder", "--src", source, "--out", tmp_path / "out", "--overwrite")
+    assert "new" in open_images(tmp_path / "out/photos.lmdb")
+
+
+SLOW_MAIN = """
+import sys, time
+from d2sm_plugin.data import lmdb_writer
+from d2sm_plugin.data.prepare import folder
+from d2sm_plugin.data.prepare.cli import main
+lmdb_writer._COMMIT_BYTES = 1
+make_job = folder.image_job
+def slow_job(*arguments):
+    job = make_job(*arguments)
+    def make():
+        time.sleep(0.05)
+        return job.make()
+    return type(job)(job.identity, make)
+folder.image_job = slow_job
+main(sys.argv[1:])
+"""
+
+
+def test_killed_and_given_again(tmp_path):
+    source = image_folder(tmp_path / "photos", 200, size=(16, 16))
+    arguments = ["folder", "--src", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_MAIN, *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    partial = tmp_path / "out/photos.lmdb.partial"
+    try:
+        progress = partial / "progress.jsonl"
+        deadline = time.monotonic() + 120
+        while not progress.is_file() or progress.read_bytes().count(b"\n") < 10:
+            assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+    done = (partial / "progress.jsonl").read_bytes().count(b"\n")
+    assert 10 <= done < 200 and not (tmp_path / "out/photos.lmdb").exists()
+    prepare(*arguments)
+    prepare("folder", "--src", source, "--out", tmp_path / "whole")
+    assert contents(tmp_path / "out/photos.lmdb") == contents(tmp_path / "whole/photos.lmdb")
+    for name in ("meta_info.txt", "prepared_from.json"):
+        assert (tmp_path / "out/photos.lmdb" / name).read_bytes() == (
+            tmp_path / "whole/photos.lmdb" / name
+        ).read_bytes()
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["photos.lmdb"]
+
+
+def test_damaged_source_is_named_and_what_was_done_is_kept(tmp_path):
+    source = image_folder(tmp_path / "photos", 8)
+    good = (source / "img_6.png").read_bytes()
+    (source / "img_6.png").write_bytes(good[:100])
+    with pytest.raises(DataError, match=r"photos/img_6.png: it does not decode"):
+        prepare("folder", "--src", source, "--out", tmp_path / "out", "--workers", 1)
+    assert not (tmp_path / "out/photos.lmdb").exists()
+    progress = (tmp_path / "out/photos.lmdb.partial/progress.jsonl").read_text()
+    assert progress.count("\n") == 6
+    (source / "img_6.png").write_bytes(good)
+    prepare("folder", "--src", source, "--out", tmp_path / "out")
+    assert len(open_images(tmp_path / "out/photos.lmdb")) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--src", "nowhere"], DataError, "nowhere: no such folder; --src names"),
+        (["--src", "."], DataError, "it holds no image"),
+        (["--src", "photos", "--step", "4"], OptionError, "--step: it needs --crop-size"),
+        (["--src", "photos", "--crop-size", "64"], DataError, r"img_0.png: the image is 56x40 .* window of 64; lower"),
+    ],
+)
+def test_folder_errors(tmp_path, monkeypatch, arguments, error, message):
+    monkeypatch.chdir(tmp_path)
+    image_folder(tmp_path / "photos", 2)
+    if arguments[1] == ".":
+        (tmp_path / "empty").mkdir()
+        monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(error, match=message):
+        prepare("folder", "--out", tmp_path / "out", *arguments)
+
+
+def cityscapes_folder(root: Path, splits=("train", "val"), size=(40, 56)) -> Path:
+    for split in splits:
+        for number, city in enumerate(("aachen", "aachen", "ulm")):
+            name = f"{city}_{number:06d}_000019"
+            image = picture(number, size)
+            write_png(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", image)
+            write_png(root / f"gtFine/{split}/{city}/{name}_gtFine_labelIds.png", label_of(image, 34))
+            write_png(root / f"gtFine/{split}/{city}/{name}_gtFine_color.png", image)
+    return root
+
+
+def test_cityscapes(tmp_path, capsys):
+    source = cityscapes_folder(tmp_path / "cs")
+    prepare("cityscapes", "--src", source, "--out", tmp_path / "out", "--crop-size", 32)
+    names = ["train_images.lmdb", "train_labels.lmdb", "val_images.lmdb", "val_labels.lmdb"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == names
+    assert "leftImg8bit/test: not there, so the split test is left out" in capsys.readouterr().out
+    images, labels = (open_images(tmp_path / f"out/val_{what}.lmdb") for what in ("images", "labels"))
+    assert images.keys == labels.keys == ["aachen_000000_000019", "aachen_000001_000019", "ulm_000002_000019"]
+    for number, key in enumerate(images.keys):
+        expected = np.full((40, 56), 255)
+        for label_id, train_id in TRAIN_IDS.items():
+            expected[label_of(picture(number), 34) == label_id] = train_id
+        assert np.array_equal(images.read_rgb(key), picture(number))
+        assert np.array_equal(labels.read_label(key), expected)
+    roots = {
+        f"dataroot_{what}": str(tmp_path / f"out/train_{name}.lmdb")
+        for what, name in (("gt", "images"), ("label", "labels"))
+    }
+    dataset = NoisyImageDataset(roots | {"phase": "train", "gt_size": 32, "sigma": 25, "num_classes": 19})
+    assert len(dataset) == 12 and dataset[7]["label"].shape == (32, 32)
+
+
+def test_cityscapes_train_ids():
+    """The 19 classes, as the benchmark counts them."""
+    assert sorted(TRAIN_IDS.values()) == list(range(19))
+    assert (
+        TRAIN_IDS[7] == 0 and TRAIN_IDS[11] == 2 and TRAIN_IDS[24] == 11 and TRAIN_IDS[26] == 13 and TRAIN_IDS[33] == 18
+    )
+    assert not {0, 9, 10, 14, 15, 16, 18, 29, 30} & set(TRAIN_IDS)
+
+
+def test_cityscapes_errors(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=r"expected leftImg8bit/\{train,val,test\} in it"):
+        prepare("cityscapes", "--src", tmp_path, "--out", out)
+    source = cityscapes_folder(tmp_path / "cs", ["val"])
+    ulm = source / "gtFine/val/ulm/ulm_000002_000019_gtFine_labelIds.png"
+    good = ulm.read_bytes()
+    ulm.unlink()
+    with pytest.raises(
+        DataError, match=r"gtFine/val/ulm/ulm_000002_000019_gtFine_labelIds.png: this label map is miss"
+    ):
+        prepare("cityscapes", "--src", source, "--out", out)
+    write_png(ulm, np.zeros((40, 55), np.uint8))
+    with pytest.raises(DataError, match=r"ulm_000002_000019_gtFine_labelIds.png: the label map is 55x40 .* 56x40"):
+        prepare("cityscapes", "--src", source, "--out", out)
+    write_png(ulm, np.full((40, 56), 77, np.uint8))
+    with pytest.raises(DataError, match=r"labelIds.png: label value 77 is outside the classes; values may be 0, 1,"):
+        prepare("cityscapes", "--src", source, "--out", out)
+    ulm.write_bytes(good)
+    next((source / "leftImg8bit/val/aachen").iterdir()).unlink()
+    with pytest.raises(DataError, match=r"aachen_.*_labelIds.png: the image of this label map is missing"):
+        prepare("cityscapes", "--src", source, "--out", tmp_path / "out2")
+    assert not (out / "val_labels.lmdb").exists()
+
+
+def test_cityscapes_split_without_labels(tmp_path, capsys):
+    source = cityscapes_folder(tmp_path / "cs", ["val", "test"])
+    os.rename(source / "gtFine/test", source / "elsewhere")
+    prepare("cityscapes", "--src", source, "--out", tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert "the split test gets images without labels" in capsys.readouterr().out
+
+
+def test_cityscapes_sample(tmp_path, shared):
+    prepare("cityscapes", "--src", shared / "data/cityscapes_sample", "--out", tmp_path)
+    source = shared / "data/cityscapes_sample"
+    images, labels = open_images(tmp_path / "val_images.lmdb"), open_images(tmp_path / "val_labels.lmdb")
+    assert images.keys == labels.keys == ["frankfurt_000000_000294", "frankfurt_000000_000576"]
+    key = images.keys[0]
+    file = source / f"leftImg8bit/val/frankfurt/{key}_leftImg8bit.png"
+    assert images.read_bytes(key) == file.read_bytes()
+    ids = cv2.imread(str(source / f"gtFine/val/frankfurt/{key}_gtFine_labelIds.png"), cv2.IMREAD_UNCHANGED)
+    label = labels.read_label(key)
+    assert label.shape == (1024, 2048)
+    for label_id in np.unique(ids):
+        assert set(np.unique(label[ids == label_id])) == {TRAIN_IDS.get(int(label_id), 255)}
+
+
+def _camvid(root: Path, layout: str) -> Path:
+    folders = ("{0}/images", "{0}/labels") if layout == "images" else ("{0}", "{0}annot")
+    for split in ("train", "val"):
+        image_folder(root / folders[0].format(split), 3)
+        label_folder(root / folders[1].format(split), 3, classes=12)
+    return root
+
+
+@pytest.mark.parametrize("layout", ["images", "annot"])
+def test_camvid(tmp_path, layout):
+    prepare("camvid", "--src", _camvid(tmp_path / "cv", layout), "--out", tmp_path / "out")
+    labels = open_images(tmp_path / "out/val_labels.lmdb")
+    assert labels.keys == open_images(tmp_path / "out/val_images.lmdb").keys == ["img_0", "img_1", "img_2"]
+    expected = label_of(picture(2), 12)
+    expected[expected == 11] = 255
+    assert np.array_equal(labels.read_label("img_2"), expected)
+
+
+@pytest.mark.parametrize("layout", ["images", "annot"])
+def test_camvid_errors(tmp_path, layout):
+    source = _camvid(tmp_path / "cv", layout)
+    folder = source / ("val/labels" if layout == "images" else "valannot")
+    write_png(folder / "img_1.png", np.full((40, 56), 12, np.uint8))
+    with pytest.raises(DataError, match=r"img_1.png: label value 12 is outside the classes"):
+        prepare("camvid", "--src", source, "--out", tmp_path / "out")
+    (folder / "img_1.png").unlink()
+    with pytest.raises(DataError, match=r"img_1.png: this label map is missing; the image .*img_1.png needs it"):
+        prepare("camvid", "--src", source, "--out", tmp_path / "out")
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=rf"{folder.name}: this folder of label maps is missing"):
+        prepare("camvid", "--src", source, "--out", tmp_path / "out")
+    with pytest.raises(DataError, match="expected SPLIT/images with SPLIT/labels, or"):
+        prepare("camvid", "--src", tmp_path / "out", "--out", tmp_path / "out2")
+
+
+def test_demo(tmp_path):
+    arguments = ["demo", "--out", tmp_path, "--num-train", 2, "--num-val", 1, "--size", 48, 96]
+    prepare(*arguments)
+    images, labels = open_images(tmp_path / "train_images.lmdb"), open_images(tmp_path / "train_labels.lmdb")
+    assert images.keys == labels.keys and len(images) == 2
+    scene = render_scene(TRAIN_SEEDS[1], (48, 96))
+    assert np.array_equal(images.read_rgb(images.keys[1]), scene.image)
+    assert np.array_equal(labels.read_label(images.keys[1]), scene.label)
+    assert not set(open_images(tmp_path / "val_images.lmdb").keys) & set(images.keys)
+    prepare(*arguments)  # all there
+    with pytest.raises(OptionError, match="--seed 99999999: the split train has the scenes 0 to"):
+        prepare(*arguments, "--seed", 99999999)
+
+
+def test_ordered_map_keeps_the_order_and_stops_at_the_first_error():
+    started = []
+
+    def work(number):
+        started.append(number)
+        time.sleep(0.002 * (number % 3))
+        if number == 20:
+            raise DataError("twenty")
+        return number
+
+    assert list(ordered_map(work, list(range(15)), 3)) == list(range(15))
+    started.clear()
+    with pytest.raises(DataError, match="twenty"):
+        list(ordered_map(work, list(range(1000)), 3))
+    assert len(started) < 40
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["folder"], ["folder", "--src", "a", "--out", "b", "--workers", "0"], ["video", "--out", "b"]]
+)
+def test_usage_errors(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("subcommand", ["folder", "cityscapes", "camvid", "demo"])
+def test_help(subcommand, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([subcommand, "--help"])
+    assert stop.value.code == 0 and "--overwrite" in capsys.readouterr().out
