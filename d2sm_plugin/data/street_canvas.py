@@ -186,20 +186,43 @@ class Canvas:
             shapes = list(_fixed_point(corners[seen]))
             cv2.fillPoly(self.numbers, shapes, number, lineType=cv2.LINE_8, shift=_SHIFT)
 
+    def sees(self, x: float, z: float, radius: float) -> bool:
+        """Whether something at (x, z) that reaches ``radius`` metres around may be in the picture."""
+        if z + radius < NEAR:
+            return False
+        scale = self.camera.focal / max(z, NEAR)
+        column, reach = self.camera.centre + x * scale, radius * scale
+        return -reach < column < self.camera.width + reach
+
     def upright(self, x: float, z: float, outline: np.ndarray, paint: Paint) -> None:
         """Draw an (n, 2) outline in metres that stands at (x, z) on the road and faces the camera."""
-        self.polygon(np.column_stack((outline[:, 0] + x, outline[:, 1], np.full(len(outline), z))), paint)
+        if z > NEAR:
+            corners = self._facing(outline, x, z)
+            cv2.fillPoly(self.numbers, [corners], self._facing_surface(paint, z), lineType=cv2.LINE_8, shift=_SHIFT)
 
     def discs(self, centres: np.ndarray, radii: np.ndarray, z: float, paint: Paint) -> None:
         """Draw discs that face the camera at depth z as one surface: (n, 2) centres (x, y) and n radii, metres."""
         if z < NEAR or not len(centres):
             return
-        number = self.surface(paint, np.array(((0, 0, z), (1, 0, z), (0, 1, z)), np.float64))
-        corners = self.camera.project(np.column_stack((centres, np.full(len(centres), z))))
-        places = _fixed_point(corners).tolist()
-        sizes = np.rint(radii * self.camera.focal / z * (1 << _SHIFT)).astype(int).tolist()
+        number = self._facing_surface(paint, z)
+        places = self._facing(centres, 0.0, z).tolist()
+        sizes = np.rint(radii * (self.camera.focal / z * (1 << _SHIFT))).astype(int).tolist()
         for place, size in zip(places, sizes, strict=True):
             cv2.circle(self.numbers, place, size, number, -1, cv2.LINE_8, _SHIFT)
+
+    def _facing(self, points: np.ndarray, x: float, z: float) -> np.ndarray:
+        """Project (n, 2) points (x, y) at depth z to fixed-point corners."""
+        camera, scale = self.camera, self.camera.focal / z
+        corners = points * (scale, -scale)
+        corners += (camera.centre + x * scale, camera.horizon + camera.elevation * scale)
+        return _fixed_point(corners)
+
+    def _facing_surface(self, paint: Paint, z: float) -> int:
+        """Enter a plane at depth z that faces the camera."""
+        light = 1.0 if paint.glow else 1.0 - self.direct + self.direct * max(0.0, -self._sun[2]) * 1.3
+        offset = (256 * self._rng.random(), 256 * self._rng.random())
+        self.surfaces.append(Surface(paint, (0.0, 0.0, 1.0 / z), light, False, offset))
+        return len(self.surfaces)
 
     def cast_shadow(self, points: np.ndarray) -> None:
         """Darken the ground inside the hull of (n, 3) points on the road."""
@@ -227,7 +250,9 @@ def unit_normal(points: np.ndarray) -> tuple[float, float, float] | None:
 
 def _fixed_point(corners: np.ndarray) -> np.ndarray:
     """Corners in OpenCV's fixed point; its integers are pixel centres, ours are pixel edges, hence the half."""
-    return np.rint((corners.clip(-_LIMIT, _LIMIT) - 0.5) * (1 << _SHIFT)).astype(np.int32)
+    return np.rint(np.minimum(np.maximum(corners, -_LIMIT), _LIMIT) * (1 << _SHIFT) - (1 << _SHIFT) / 2).astype(
+        np.int32
+    )
 
 
 def clip_near(points: np.ndarray) -> np.ndarray:

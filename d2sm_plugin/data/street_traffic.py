@@ -32,13 +32,15 @@ class Cast:
     def place(self, draw: Callable[[Canvas, np.random.Generator, float, float], None], x: float, z: float) -> None:
         """Enter something that stands at one point, given relative to the line of the street."""
         place = float(x + self.street.shift(z))
-        self.add(z, lambda: draw(self.canvas, self.rng, place, z))
+        if self.canvas.sees(place, z, 5.0):
+            self.add(z, lambda: draw(self.canvas, self.rng, place, z))
 
     def drive(self, draw: Callable[..., None], x: float, z: float, heading: float) -> None:
         """Enter a vehicle; heading is relative to the direction of the street."""
         turn = float(np.arctan(2 * self.street.bend * min(z, 120.0)))
         pose = vehicles.Pose(float(x + self.street.shift(z)), z, heading + turn)
-        self.add(z, lambda: draw(self.canvas, self.rng, pose))
+        if self.canvas.sees(pose.x, z, 16.0):
+            self.add(z, lambda: draw(self.canvas, self.rng, pose))
 
     def draw(self) -> None:
         """Draw everything."""
@@ -125,15 +127,17 @@ def _cast_garden(cast: Cast, side: Side, near: float, far: float, sparse: bool) 
     for _ in range(int(rng.integers(0, 2 if sparse else 4))):
         x, z = side.pavement + side.sign * rng.uniform(1.5, 14.0), rng.uniform(near, far)
         big = bool(rng.uniform() < 0.5)
-        cast.add(far, _bound_tree(cast, x, z, big))
+        _cast_tree(cast, x, z, far, big)
     for _ in range(int(rng.integers(0, 4))):
         x, z = side.pavement + side.sign * rng.uniform(0.8, 9.0), rng.uniform(near, far)
         cast.place(plants.draw_bush, x, min(z + 1.0, far))
 
 
-def _bound_tree(cast: Cast, x: float, z: float, big: bool) -> Callable[[], None]:
+def _cast_tree(cast: Cast, x: float, z: float, far: float, big: bool = False) -> None:
+    """Enter a tree at depth z that is drawn with what ends at depth ``far``."""
     place = float(x + cast.street.shift(z))
-    return lambda: plants.draw_tree(cast.canvas, cast.rng, place, z, big)
+    if cast.canvas.sees(place, z, 7.0):
+        cast.add(far, lambda: plants.draw_tree(cast.canvas, cast.rng, place, z, big))
 
 
 def cast_furniture(cast: Cast, side: Side) -> None:
@@ -141,7 +145,7 @@ def cast_furniture(cast: Cast, side: Side) -> None:
     rng, street = cast.rng, cast.street
     kerb, verge = side.road + side.sign * 0.5, side.verge - side.road
     row = side.road + (verge / 2 if verge else side.sign * 0.8)
-    _along(cast, 10.0 / max(street.theme.trees, 0.05), lambda z: cast.add(z, _bound_tree(cast, row, z, False)))
+    _along(cast, 10.0 / max(street.theme.trees, 0.05), lambda z: _cast_tree(cast, row, z, z))
     draw_pole = furniture.draw_utility_pole if rng.uniform() < 0.2 else furniture.draw_lamp
     _along(cast, rng.uniform(14, 26), lambda z: cast.place(draw_pole, kerb, z))
     _along(cast, rng.uniform(10, 28), lambda z: cast.place(furniture.draw_sign, kerb + side.sign * 0.2, z))
