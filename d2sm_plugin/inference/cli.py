@@ -1,0 +1,239 @@
+"""The command line of ``tools/inference.py``: restore a folder of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+from tqdm import tqdm
+
+from d2sm_plugin.errors import D2SMError, DataError, OptionError
+from d2sm_plugin.inference.noise_level import parse_noise_level
+from d2sm_plugin.inference.picture_files import FORMATS, read_picture, write_picture
+from d2sm_plugin.inference.restorer import PictureRestorer
+from d2sm_plugin.options.yaml_reader import parse_yaml, read_yaml
+from d2sm_plugin.registry import build
+from d2sm_plugin.weights import load_weights
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Restore pictures as the command line says; see ``--help``.
+
+    Returns:
+        0 when every picture was restored, 1 when some were left out.
+
+    Raises:
+        D2SMError: before anything is written, for arguments, a checkpoint or folders that cannot be used; with
+            ``--stop``, also at the first picture that cannot be restored.
+    """
+    arguments = _parser().parse_args(argv)
+    source, out = Path(arguments.input).expanduser(), Path(arguments.output).expanduser()
+    targets = plan_targets(source, out, arguments.format, arguments.existing)
+    if not targets:
+        tqdm.write(f"{out}: every picture is there already")
+        return 0
+    restorer = PictureRestorer(
+        build_network(arguments),
+        None if arguments.sigma is None else parse_noise_level(arguments.sigma),
+        arguments.tile,
+        arguments.tile_overlap,
+        arguments.amp,
+    )
+    failures = restore_all(restorer, targets, stop=arguments.stop)
+    tqdm.write(f"{len(targets) - len(failures)} of {len(targets)} pictures restored into {out}")
+    for failure in failures:
+        tqdm.write(f"left out: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def plan_targets(source: Path, out: Path, ending: str = "same", existing: str = "error") -> dict[Path, Path]:
+    """Return which file is to be written for which picture.
+
+    Args:
+        source: a picture, or a folder that is searched with its subfolders; hidden files are passed over.
+        out: folder for the results, which keep the names and the relative folders.
+        ending: ``"same"`` as the picture's, or ``"png"``.
+        existing: what to do about results that are there: ``"error"``, ``"skip"`` or ``"overwrite"``.
+
+    Returns:
+        Picture -> result, sorted; without those to be skipped.
+
+    Raises:
+        DataError: when there is no picture, a result would overwrite or join the pictures, two pictures would get one
+            name, or results exist and ``existing`` is ``"error"``.
+    """
+    pictures = _find_pictures(source)
+    root = source if source.is_dir() else source.parent
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: it is a file; give a folder for the restored pictures")
+    if out.resolve() == root.resolve() or (source.is_dir() and source.resolve() in out.resolve().parents):
+        raise DataError(f"{out}: the restored pictures would join the given ones in {root}; give another folder")
+    targets: dict[Path, Path] = {}
+    sources: dict[Path, Path] = {}
+    for picture in pictures:
+        target = out / picture.relative_to(root)
+        target = target if ending == "same" else target.with_suffix(f".{ending}")
+        if target in sources:
+            raise DataError(
+                f"{target}: both {sources[target]} and {picture} would be written there; rename one of them"
+            )
+        sources[target], targets[picture] = picture, target
+    _check_no_picture_is_overwritten(targets)
+    return _without_existing(targets, existing)
+
+
+def restore_all(restorer: PictureRestorer, targets: dict[Path, Path], stop: bool = False) -> list[str]:
+    """Restore pictures one after the other, with a progress bar.
+
+    A picture that cannot be read, restored or written does not keep the others from being restored.
+
+    Args:
+        restorer: does the work.
+        targets: picture -> result.
+        stop: raise at the first picture that fails instead.
+
+    Returns:
+        One message for each picture that failed; each names the file.
+
+    Raises:
+        D2SMError: for a picture that fails, if ``stop``.
+    """
+    failures: list[str] = []
+    with tqdm(targets.items(), unit="picture", disable=None) as bar:
+        for source, target in bar:
+            bar.set_postfix_str(source.name)
+            try:
+                write_picture(target, restorer.restore(read_picture(source)))
+            except D2SMError as error:
+                message = str(error) if str(source) in str(error) else f"{source}: {error}"
+                if stop:
+                    raise type(error)(message) from error
+                failures.append(message)
+    return failures
+
+
+def build_network(arguments: argparse.Namespace) -> nn.Module:
+    """Build the network that the command line names, with its weights, on its device.
+
+    Raises:
+        OptionError: for an unknown network, argument or device.
+        CheckpointError: for a checkpoint that does not fit.
+    """
+    device = _device(arguments.device)
+    if arguments.opt is not None:
+        block = read_yaml(arguments.opt).get("network_g")
+        where = f"{arguments.opt}: network_g"
+        if not isinstance(block, dict):
+            raise OptionError(f"{where}: expected the block that describes the network, as in a training's option file")
+        block = {**block, **_network_arguments(arguments.network_args)}
+    else:
+        block, where = {"type": arguments.network, **_network_arguments(arguments.network_args)}, "--network"
+    network = build(ARCH_REGISTRY, block, where)
+    load_weights(network, arguments.checkpoint, key=arguments.param_key)
+    return network.to(device).eval()
+
+
+def _find_pictures(source: Path) -> list[Path]:
+    if source.is_file():
+        if source.suffix.lower() not in FORMATS:
+            raise DataError(f"{source}: not among the file types that are read: {', '.join(FORMATS)}")
+        return [source]
+    if not source.is_dir():
+        raise DataError(f"{source}: no such file or folder")
+    pictures = [
+        path
+        for path in sorted(source.rglob("*"))
+        if path.suffix.lower() in FORMATS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+    ]
+    if not pictures:
+        raise DataError(f"{source}: no pictures in it ({', '.join(FORMATS)})")
+    return pictures
+
+
+def _check_no_picture_is_overwritten(targets: dict[Path, Path]) -> None:
+    given = {picture.resolve() for picture in targets}
+    for picture, target in targets.items():
+        if target.resolve() in given:
+            raise DataError(f"{target}: the result of {picture} would overwrite a given picture; give another folder")
+
+
+def _without_existing(targets: dict[Path, Path], existing: str) -> dict[Path, Path]:
+    present = [picture for picture, target in targets.items() if target.exists()]
+    if present and existing == "error":
+        raise DataError(
+            f"{targets[present[0]]}: exists already, as do {len(present) - 1} other results; give another folder, or "
+            f"--existing skip or --existing overwrite"
+        )
+    return {p: t for p, t in targets.items() if existing != "skip" or not t.exists()}
+
+
+def _network_arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    arguments = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise OptionError(f"--network-args {pair}: expected name=value, for example num_feat=64")
+        arguments[name] = parse_yaml(value, f"--network-args {name}")
+    return arguments
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"--device {name}: cannot be used ({reason}); give cpu, cuda or cuda:0") from error
+    return device
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Restore pictures with a trained network.",
+        epilog="A picture that cannot be read or restored is named at the end and left out; the exit status is then 1.",
+    )
+    parser.add_argument("-i", "--input", required=True, help="a picture, or a folder of pictures with its subfolders")
+    parser.add_argument("-o", "--output", required=True, help="folder for the results; names and subfolders are kept")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("-n", "--network", help="name of the network, for example FFDNet")
+    which.add_argument("-opt", "--opt", help="option file whose block network_g describes the network")
+    parser.add_argument("--network-args", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network")
+    parser.add_argument("-c", "--checkpoint", required=True, help="weights: a path or a URL")
+    parser.add_argument("--param-key", help="entry of the checkpoint to use, for example params_ema")
+    parser.add_argument("-s", "--sigma", help="noise level, 0 to 255, or 'estimate'; for networks that are told it")
+    parser.add_argument(
+        "--tile", type=_at_least(1), help="restore by tiles of so many pixels a side, for large pictures"
+    )
+    parser.add_argument(
+        "--tile-overlap",
+        type=_at_least(0),
+        help="context around tiles in pixels; as far as the network sees if not given",
+    )
+    parser.add_argument("--amp", choices=("bf16", "fp16"), help="compute in half precision where that is safe")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
+    parser.add_argument("--format", choices=("same", "png"), default="same", help="file type of the results")
+    parser.add_argument(
+        "--existing", choices=("error", "skip", "overwrite"), default="error", help="what to do about existing results"
+    )
+    parser.add_argument("--stop", action="store_true", help="stop at the first picture that fails")
+    return parser
+
+
+def _at_least(least: int) -> Any:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return number

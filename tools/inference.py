@@ -1,0 +1,14 @@
+#!/usr/bin/env python
+"""Restore one's own pictures with a trained network.
+
+python tools/inference.py -i photos -o restored --network FFDNet --checkpoint ffdnet_color.pth --sigma 25
+python tools/inference.py -i photos -o restored -opt options/train_ffdnet_d2sm.yml \
+    --checkpoint experiments/train_ffdnet_d2sm_cityscapes/models/net_g_latest.pth --sigma estimate --tile 1024
+python tools/inference.py -i frame.png -o restored --network CBDNet --network-args layout=port --checkpoint cbdnet.pth
+"""
+
+from d2sm_plugin.cli import run_tool
+from d2sm_plugin.inference.cli import main
+
+if __name__ == "__main__":
+    run_tool(main)
