@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from d2sm_plugin.data.image_store import open_images
 from d2sm_plugin.data.noisy_image_dataset import NoisyImageDataset
 from d2sm_plugin.data.prepare.cityscapes import TRAIN_IDS
 from d2sm_plugin.data.prepare.cli import main
-from d2sm_plugin.data.prepare.jobs import ordered_map
+from d2sm_plugin.data.prepare.jobs import ordered_map, process_map
 from d2sm_plugin.data.prepare.pictures import Windows
 from d2sm_plugin.data.street_scenes import TRAIN_SEEDS, render_scene
 from d2sm_plugin.errors import DataError, OptionError
@@ -310,21 +311,39 @@ def test_demo(tmp_path):
         prepare(*arguments, "--seed", 99999999)
 
 
-def test_ordered_map_keeps_the_order_and_stops_at_the_first_error():
+def _square(number):
+    if number == 20:
+        raise DataError("twenty")
+    return number * number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("apply", [ordered_map, process_map])
+def test_maps_keep_the_order_and_stop_at_the_first_error(apply, workers):
+    assert list(apply(_square, list(range(15)), workers)) == [number**2 for number in range(15)]
+    results = apply(_square, list(range(1000)), workers)
+    assert [next(results) for _ in range(20)] == [number**2 for number in range(20)]
+    with pytest.raises(DataError, match=r"^twenty$"):
+        next(results)
+
+
+def test_threads_work_a_few_items_ahead_only():
     started = []
+    results = ordered_map(started.append, list(range(1000)), 3)
+    for _ in range(10):
+        next(results)
+    results.close()
+    assert len(started) < 30
 
-    def work(number):
-        started.append(number)
-        time.sleep(0.002 * (number % 3))
-        if number == 20:
-            raise DataError("twenty")
-        return number
 
-    assert list(ordered_map(work, list(range(15)), 3)) == list(range(15))
-    started.clear()
-    with pytest.raises(DataError, match="twenty"):
-        list(ordered_map(work, list(range(1000)), 3))
-    assert len(started) < 40
+def test_demo_goes_on_where_one_of_its_two_lmdbs_is_whole(tmp_path):
+    arguments = ["demo", "--num-train", 2, "--num-val", 1, "--size", 48, 96, "--workers", 1]
+    prepare(*arguments, "--out", tmp_path / "a")
+    prepare(*arguments, "--out", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b/train_labels.lmdb")
+    prepare(*arguments, "--out", tmp_path / "b")
+    for name in ("train_images.lmdb", "train_labels.lmdb"):
+        assert contents(tmp_path / "a" / name) == contents(tmp_path / "b" / name)
 
 
 @pytest.mark.parametrize(

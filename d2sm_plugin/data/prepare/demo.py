@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from d2sm_plugin.data.decoding import encode_png
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.prepare.arguments import positive
-from d2sm_plugin.data.prepare.jobs import Job, Settings, identity_of, write_lmdb
+from d2sm_plugin.data.prepare.jobs import Job, Settings, identity_of, write_lmdbs
 from d2sm_plugin.data.street_scenes import TRAIN_SEEDS, VAL_SEEDS, render_scene
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.version import __version__
@@ -48,54 +49,26 @@ def run(arguments: argparse.Namespace) -> None:
                 f"--seed {arguments.seed}: the split {split} has the scenes 0 to {len(_SEEDS[split]) - 1}"
             )
     for split, count in counts.items():
-        scenes = Scenes(size, settings.compress_level)
         seeds = _SEEDS[split][arguments.seed : arguments.seed + count]
-        write_lmdb(f"{split}_images.lmdb", [scenes.image_job(seed) for seed in seeds], settings)
-        write_lmdb(f"{split}_labels.lmdb", [scenes.label_job(seed) for seed in seeds], settings)
+        jobs = [scene_job(seed, size, settings.compress_level) for seed in seeds]
+        write_lmdbs([f"{split}_images.lmdb", f"{split}_labels.lmdb"], jobs, settings, by_processes=True)
 
 
-class Scenes:
-    """Renders each scene once and keeps its label map, encoded, until that is asked for.
+def scene_job(seed: int, size: tuple[int, int], level: int) -> Job:
+    """Return the job that stores image and label map of a scene, each in its own LMDB.
 
     Args:
-        size: (height, width).
+        seed: of the scene.
+        size: height and width.
         level: PNG compression level.
     """
-
-    def __init__(self, size: tuple[int, int], level: int) -> None:
-        self._size = size
-        self._level = level
-        self._labels: dict[int, bytes] = {}
-
-    def image_job(self, seed: int) -> Job:
-        """Return the job that stores the image of a scene."""
-
-        def make() -> list[Record]:
-            return [self._record(seed, self._render(seed), 3)]
-
-        return Job(self._identity(seed, "image"), make)
-
-    def label_job(self, seed: int) -> Job:
-        """Return the job that stores the label map of a scene."""
-
-        def make() -> list[Record]:
-            if seed not in self._labels:
-                self._render(seed)
-            return [self._record(seed, self._labels.pop(seed), 1)]
-
-        return Job(self._identity(seed, "label"), make)
-
-    def _render(self, seed: int) -> bytes:
-        scene = render_scene(seed, self._size)
-        self._labels[seed] = encode_png(scene.label, self._level)
-        return encode_png(scene.image, self._level)
-
-    def _record(self, seed: int, data: bytes, channels: int) -> Record:
-        return Record(_key(seed), data, (*self._size, channels), ".png", self._level)
-
-    def _identity(self, seed: int, what: str) -> str:
-        return identity_of(_key(seed), f"scene {what} {self._size} level={self._level} version={__version__}")
+    key = f"scene_{seed:06d}"
+    identity = identity_of(key, f"scene {size} level={level} version={__version__}")
+    return Job(identity, partial(_records, key, seed, size, level))
 
 
-def _key(seed: int) -> str:
-    return f"scene_{seed:06d}"
+def _records(key: str, seed: int, size: tuple[int, int], level: int) -> tuple[list[Record], list[Record]]:
+    scene = render_scene(seed, size)
+    image = Record(key, encode_png(scene.image, level), (*size, 3), ".png", level)
+    label = Record(key, encode_png(scene.label, level), (*size, 1), ".png", level)
+    return [image], [label]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from d2sm_plugin.data.lmdb_progress import Record, origin_digest, read_origin
 from d2sm_plugin.data.lmdb_writer import LmdbWriter
-from d2sm_plugin.errors import DataError
+from d2sm_plugin.errors import D2SMError, DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,15 +27,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Job:
-    """The records that come from one source image.
+    """What comes from one source image.
 
     Attributes:
-        identity: says what they are made from and how, see :func:`identity_of`; equal identity, equal records.
-        make: reads, converts and encodes; raises DataError for a source that cannot be used.
+        identity: says what it is made from and how, see :func:`identity_of`; equal identity, equal records.
+        make: reads, converts and encodes; returns the records, or for several LMDBs a tuple with the list of each.
+            Raises DataError for a source that cannot be used.
     """
 
     identity: str
-    make: Callable[[], list[Record]]
+    make: Callable[[], list[Record] | tuple[list[Record], ...]]
 
 
 @dataclass(frozen=True)
@@ -82,36 +85,52 @@ def identity_of(key: str, how: str, sources: Iterable[str | Path] = ()) -> str:
     return hashlib.blake2b("\0".join(parts).encode("utf-8"), digest_size=16).hexdigest()
 
 
-def write_lmdb(name: str, jobs: list[Job], settings: Settings) -> int:
-    """Write ``settings.out / name``, or leave it alone when it is whole and came from the same jobs.
+def write_lmdb(name: str, jobs: list[Job], settings: Settings, by_processes: bool = False) -> None:
+    """Write one LMDB; see :func:`write_lmdbs`."""
+    write_lmdbs([name], jobs, settings, by_processes)
 
-    Returns:
-        the number of records written by this call; 0 when there was nothing to do.
+
+def write_lmdbs(names: Sequence[str], jobs: list[Job], settings: Settings, by_processes: bool = False) -> None:
+    """Write one or more LMDBs in ``settings.out`` from the same jobs.
+
+    LMDBs that are whole and came from the same jobs are left as they are.
+
+    Args:
+        names: of the LMDBs; where there are several, each job returns a tuple with as many lists of records.
+        jobs: one for each source image.
+        settings: of the command.
+        by_processes: for jobs that spend their time in Python, which threads would not speed up; they must pickle.
 
     Raises:
-        DataError: when the LMDB exists and came from other sources or settings (and ``overwrite`` is not set), a
-            source cannot be used, or the disk is full. What was done stays for the next run.
+        DataError: when an LMDB exists and came from other sources or settings (and ``overwrite`` is not set), a source
+            cannot be used, or the disk is full. What was done stays for the next run.
     """
-    path = settings.out / name
     digest = origin_digest(job.identity for job in jobs)
-    if path.exists() and not settings.overwrite and read_origin(path) == digest:
-        tqdm.write(f"{path}: whole, and made from the same source; left as it is (--overwrite makes it anew)")
-        return 0
-    with LmdbWriter(path, settings.overwrite) as writer:
-        present = writer.reuse(job.identity for job in jobs)
-        if present:
-            tqdm.write(f"{path}: going on from an interrupted run, {len(present)} of {len(jobs)} images are there")
-        todo = [job for job in jobs if job.identity not in present]
+    wanted = [index for index, name in enumerate(names) if not _is_whole(settings.out / name, digest, settings)]
+    if not wanted:
+        return
+    with contextlib.ExitStack() as stack:
+        writers = {i: stack.enter_context(LmdbWriter(settings.out / names[i], settings.overwrite)) for i in wanted}
+        present = {index: writer.reuse(job.identity for job in jobs) for index, writer in writers.items()}
+        todo = [job for job in jobs if any(job.identity not in there for there in present.values())]
+        title = ", ".join(names[index] for index in wanted)
+        if len(todo) < len(jobs):
+            tqdm.write(f"{title}: going on from an interrupted run, {len(jobs) - len(todo)} of {len(jobs)} are there")
+        apply = process_map if by_processes else ordered_map
         started = time.perf_counter()
-        with tqdm(total=len(jobs), initial=len(present), desc=name, unit=" images", dynamic_ncols=True) as bar:
-            for job, records in ordered_map(_make, todo, settings.workers):
-                writer.put(job.identity, records)
+        with tqdm(
+            total=len(jobs), initial=len(jobs) - len(todo), desc=title, unit=" images", dynamic_ncols=True
+        ) as bar:
+            for job, lists in apply(_make, todo, settings.workers):
+                for index, writer in writers.items():
+                    if job.identity not in present[index]:
+                        writer.put(job.identity, lists[index])
                 bar.update()
         rate = len(todo) / (time.perf_counter() - started)
-        with tqdm(desc=f"{name}: verifying", unit=" records", dynamic_ncols=True, leave=False) as bar:
-            count = writer.finish(digest, settings.verify_all, bar.update)
-    tqdm.write(f"{path}: {count} records from {len(jobs)} images, verified; {rate:.1f} images/s")
-    return count
+        for writer in writers.values():
+            with tqdm(desc=f"{writer.path.name}: verifying", unit=" records", dynamic_ncols=True, leave=False) as bar:
+                count = writer.finish(digest, settings.verify_all, bar.update)
+            tqdm.write(f"{writer.path}: {count} records from {len(jobs)} images, verified; {rate:.1f} images/s")
 
 
 def ordered_map(function: Callable[[Item], Result], items: list[Item], workers: int) -> Iterator[Result]:
@@ -132,5 +151,42 @@ def ordered_map(function: Callable[[Item], Result], items: list[Item], workers: 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _make(job: Job) -> tuple[Job, list[Record]]:
-    return job, job.make()
+def process_map(function: Callable[[Item], Result], items: list[Item], workers: int) -> Iterator[Result]:
+    """Do as :func:`ordered_map`, by processes; ``function``, items and results must pickle.
+
+    The processes are those of torch's DataLoader, which end with their parent even when that is killed.
+    """
+    calls = _Calls(function, items)
+    for result in DataLoader(calls, batch_size=None, shuffle=False, num_workers=workers if workers > 1 else 0):
+        if isinstance(result, D2SMError):
+            raise result
+        yield result
+
+
+class _Calls(Dataset):
+    """``function`` of each item; our own errors travel as values, for the DataLoader would bury their message."""
+
+    def __init__(self, function: Callable[[Any], Any], items: list[Any]) -> None:
+        self._function = function
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._function(self._items[index])
+        except D2SMError as error:
+            return error
+
+
+def _make(job: Job) -> tuple[Job, tuple[list[Record], ...]]:
+    made = job.make()
+    return job, made if isinstance(made, tuple) else (made,)
+
+
+def _is_whole(path: Path, digest: str, settings: Settings) -> bool:
+    whole = path.exists() and not settings.overwrite and read_origin(path) == digest
+    if whole:
+        tqdm.write(f"{path}: whole, and made from the same source; left as it is (--overwrite makes it anew)")
+    return whole
