@@ -40,8 +40,8 @@ class Sampler(StateModule, ABC):
         if scope not in SCOPES:
             raise OptionError(f"{name}.scope: '{scope}' is unknown{suggest(scope, SCOPES)}")
         least = 2 if scope == "image" else 1
-        if limit is not None and limit < least:
-            raise OptionError(f"{name}: expected at least {least} samples of an image (scope '{scope}'), got {limit}")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < least):
+            raise OptionError(f"{name}: expected at least {least} samples of an image (scope '{scope}'), got {limit!r}")
         self.limit, self.scope = limit, scope
         self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
 

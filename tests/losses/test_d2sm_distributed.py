@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from d2sm_reference import TinyExtractor
+from torch import nn
+
+from d2sm_plugin.errors import ShapeError
+from d2sm_plugin.losses import D2SMLoss
+
+STEPS = 4
+CASES = {
+    "whole images": {},
+    "queue": {"queue": {"type": "QueueSampler", "size": 7}},
+    "windows and queue": {
+        "queue": {"type": "QueueSampler", "size": 30},
+        "patches": {"type": "PatchSampler", "size": 8, "stride": 4, "max_patches": 5},
+    },
+    "windows of one image": {
+        "patches": {"type": "PatchSampler", "size": 8, "stride": 4, "scope": "image"},
+        "reduction": "mean",
+    },
+}
+
+
+def batches():
+    generator = torch.Generator().manual_seed(5)
+    clear = torch.rand(STEPS, 4, 3, 16, 16, generator=generator, dtype=torch.float64)
+    return clear, (clear + 0.1 * torch.randn(clear.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
+
+
+def train(network, options, share):
+    """A few steps; what they saw and did."""
+    loss = D2SMLoss(TinyExtractor().double(), **options)
+    optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
+    values, gradients = [], []
+    for clear, noisy in zip(*batches(), strict=True):
+        optimiser.zero_grad()
+        value = loss(network(noisy[share]), clear[share])
+        value.backward()
+        values.append(value.item())
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+        optimiser.step()
+    return {"values": values, "gradients": gradients, "state": loss.state_dict()}
+
+
+def network():
+    torch.manual_seed(1)
+    return nn.Conv2d(3, 3, 3, padding=1).double()
+
+
+def run_rank(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    share = slice(2 * rank, 2 * rank + 2)
+    found = {
+        name: train(nn.parallel.DistributedDataParallel(network()), options, share) for name, options in CASES.items()
+    }
+    torch.save(found, f"{folder}/rank{rank}.pth")
+    check_unequal_batches(rank)
+    dist.destroy_process_group()
+
+
+def check_unequal_batches(rank):
+    images = torch.rand(2 + rank, 3, 16, 16)
+    with pytest.raises(ShapeError, match=r"batches of different size \(2, 3 samples by rank\); give every process"):
+        D2SMLoss(TinyExtractor())(images, images)
+    value = D2SMLoss(TinyExtractor()).eval()(images, images)  # every process evaluates on its own
+    assert value.item() == 0
+
+
+def test_two_processes_equal_one(tmp_path):
+    torch.multiprocessing.spawn(run_rank, (tmp_path,), nprocs=2)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2)]
+    for name, options in CASES.items():
+        single = train(network(), options, slice(None))
+        for found in (rank[name] for rank in ranks):
+            assert found["values"] == pytest.approx(single["values"], rel=1e-10)
+            torch.testing.assert_close(found["gradients"], single["gradients"], rtol=1e-9, atol=1e-13)
+            assert found["state"].keys() == single["state"].keys()
+            for key, value in single["state"].items():
+                torch.testing.assert_close(found["state"][key], value, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from d2sm_reference import TinyExtractor
+from torch import nn
+
+from d2sm_plugin.errors import OptionError, ShapeError
+from d2sm_plugin.losses import PatchSampler, SpatialSampler
+
+
+class Pixels(nn.Module):
+    """All values of an image as its feature."""
+
+    def forward(self, images):
+        return images.flatten(1)
+
+    def feature_map(self, images):
+        return images
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def images(batch=2, height=11, width=14):
+    return torch.rand(batch, 3, height, width, requires_grad=True), torch.rand(batch, 3, height, width)
+
+
+def test_windows_are_slices_row_by_row():
+    restored, clear = images()
+    features, clear_features = PatchSampler(size=5, stride=3)(Pixels(), restored, clear)
+    assert features.shape == clear_features.shape == (2, 3 * 4, 3 * 5 * 5)
+    for index in range(2):
+        position = 0
+        for top in (0, 3, 6):
+            for left in (0, 3, 6, 9):
+                window = (index, slice(None), slice(top, top + 5), slice(left, left + 5))
+                assert torch.equal(features[index, position], restored[window].flatten())
+                assert torch.equal(clear_features[index, position], clear[window].flatten())
+                position += 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "count"), [(512, 512, 36), (1024, 2048, 495), (256, 256, 1), (224, 279, 1), (224, 280, 2)]
+)
+def test_number_of_windows_of_the_paper(height, width, count):
+    assert len(PatchSampler().windows(height, width)) == count
+
+
+def test_gradient_reaches_the_restored_image_only():
+    restored, clear = images()
+    clear.requires_grad_()
+    for sampler in (PatchSampler(size=8, stride=2), SpatialSampler()):
+        features, clear_features = sampler(TinyExtractor(), restored, clear)
+        assert features.requires_grad and not clear_features.requires_grad
+
+
+def test_drawn_windows_are_the_same_everywhere_and_differ_by_call():
+    same = torch.rand(1, 3, 20, 20).repeat(3, 1, 1, 1)
+    sampler, other_rank = (PatchSampler(size=4, stride=2, max_patches=6) for _ in range(2))
+    draws = []
+    for _ in range(3):
+        features, clear_features = sampler(Pixels(), same, same)
+        assert features.shape == (3, 6, 48)
+        assert torch.equal(features, clear_features) and torch.equal(features[0], features[2])
+        assert torch.equal(features, other_rank(Pixels(), same, same)[0])
+        draws.append(features)
+    assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
+    assert not torch.equal(draws[0], PatchSampler(size=4, stride=2, max_patches=6, seed=1)(Pixels(), same, same)[0])
+
+
+def test_drawn_windows_keep_the_row_major_order_and_are_distinct():
+    sampler = PatchSampler(size=4, stride=2, max_patches=30)
+    everything = PatchSampler(size=4, stride=2).windows(20, 20)
+    drawn = sampler.windows(20, 20)
+    assert len(set(drawn)) == 30 and drawn == sorted(drawn) and set(drawn) <= set(everything)
+    assert sampler.windows(8, 8) == PatchSampler(size=4, stride=2).windows(8, 8)
+
+
+@pytest.mark.parametrize("sampler", [PatchSampler(size=4, stride=2, max_patches=5), SpatialSampler(max_positions=5)])
+def test_draws_resume_exactly_and_validation_leaves_no_trace(sampler):
+    restored, clear = images(1, 20, 20)
+
+    def draw(module):
+        return module(Pixels(), restored, clear)[0]
+
+    draw(sampler)
+    stored = copy.deepcopy(sampler.state_dict())
+    fresh = copy.deepcopy(sampler)
+    draw(fresh)
+    fresh.load_state_dict(stored)
+    sampler.eval()
+    in_eval = draw(sampler)
+    assert torch.equal(in_eval, draw(sampler))
+    sampler.train()
+    with torch.no_grad():
+        assert torch.equal(in_eval, draw(sampler))
+    for _ in range(3):
+        assert torch.equal(draw(sampler), draw(fresh))
+
+
+def test_draws_do_not_touch_the_global_generator():
+    before = torch.get_rng_state()
+    PatchSampler(size=4, stride=2, max_patches=5).windows(20, 20)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_generator_state_stays_in_main_memory():
+    sampler = PatchSampler(max_patches=2).half().to("meta")
+    assert sampler.generator_state.device.type == "cpu" and sampler.generator_state.dtype == torch.uint8
+
+
+def test_positions_are_samples_row_by_row():
+    restored, clear = images(2, 4, 5)
+    features, clear_features = SpatialSampler()(Pixels(), restored, clear)
+    assert features.shape == (2, 20, 3)
+    for position in range(20):
+        assert torch.equal(features[:, position], restored[:, :, position // 5, position % 5])
+        assert torch.equal(clear_features[:, position], clear[:, :, position // 5, position % 5])
+
+
+def test_drawn_positions_are_the_same_of_both_images():
+    image = torch.rand(2, 3, 20, 20)
+    features, clear_features = SpatialSampler(max_positions=7)(Pixels(), image, image)
+    assert features.shape == (2, 7, 3) and torch.equal(features, clear_features)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, r"PatchSampler\.size: expected a positive integer, got 0"),
+        ({"stride": 2.0}, r"PatchSampler\.stride: expected a positive integer, got 2\.0"),
+        ({"max_patches": 0}, "PatchSampler: expected at least 1 samples of an image"),
+        ({"max_patches": 1, "scope": "image"}, "PatchSampler: expected at least 2 samples of an image"),
+        ({"scope": "images"}, r"PatchSampler\.scope: 'images' is unknown; did you mean 'image'\?"),
+        ({"mode": "crops"}, r"PatchSampler\.mode: 'crops' is unknown; did you mean 'crop'\?"),
+    ],
+)
+def test_patch_sampler_options(options, message):
+    with pytest.raises(OptionError, match=message):
+        PatchSampler(**options)
+
+
+def test_exceptions():
+    restored, clear = images()
+    with pytest.raises(ShapeError, match="windows of 224x224 do not fit into images of 11x14"):
+        PatchSampler()(Pixels(), restored, clear)
+    with pytest.raises(ShapeError, match="an image of 11x14 has a single window of size 11"):
+        PatchSampler(size=11, stride=5, scope="image")(Pixels(), restored, clear)
+    with pytest.raises(OptionError, match="Flatten gives no feature map"):
+        SpatialSampler()(nn.Flatten(), restored, clear)
+    with pytest.raises(ShapeError, match="a single position"):
+        SpatialSampler(scope="image")(Pixels(), restored[..., :1, :1], clear[..., :1, :1])
+    with pytest.raises(OptionError, match=r"SpatialSampler\.scope"):
+        SpatialSampler(scope="all")
