@@ -8,8 +8,9 @@ one map (:mod:`d2sm_plugin.data.street_render`), which makes labels and depths e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -77,8 +78,7 @@ class Camera:
         return projected
 
 
-@dataclass(frozen=True)
-class Paint:
+class Paint(NamedTuple):
     """What a surface looks like and what it is.
 
     Attributes:
@@ -102,11 +102,10 @@ class Paint:
     def tone(self, factor: float) -> Paint:
         """The same paint with its colour multiplied."""
         red, green, blue = (min(1.0, channel * factor) for channel in self.colour)
-        return replace(self, colour=(red, green, blue))
+        return self._replace(colour=(red, green, blue))
 
 
-@dataclass(frozen=True)
-class Surface:
+class Surface(NamedTuple):
     """One entry of the surface table: what the renderer needs per surface number."""
 
     paint: Paint
