@@ -10,6 +10,7 @@ import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from d2sm_plugin.data.dataset_options import read_dataset_options
 from d2sm_plugin.data.draws import DrawSampler, SeededDraws
 from d2sm_plugin.errors import D2SMError
 from d2sm_plugin.registry import lookup
@@ -18,6 +19,8 @@ from d2sm_plugin.registry import lookup
 def build_dataset(block: Mapping[str, Any], where: str) -> Dataset[dict[str, Any]]:
     """Build the dataset that a block of ``datasets`` describes; messages of ours begin with ``where``."""
     cls = lookup(DATASET_REGISTRY, block["type"], f"{where}.type")
+    if hasattr(cls, "options_model"):
+        read_dataset_options(cls.options_model, block, where)
     try:
         return cls(deepcopy(dict(block)))  # BasicSR's datasets take keys out of their options
     except D2SMError as error:

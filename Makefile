@@ -1,0 +1,30 @@
+# Two commands do all: `make demo` and `make test`. Both make .venv and install what they need into it.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	$(VENV)/bin/python tools/demo.py --out demo_output
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# basicsr is a source package whose build asks for torch; built beside the installed one, it is not downloaded twice.
+$(READY): setup.py
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip setuptools wheel
+	$(PIP) install --quiet torch torchvision
+	$(PIP) install --quiet --no-build-isolation basicsr
+	$(PIP) install --quiet --editable ".[seg,offline,inference,dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo_output build *.egg-info
