@@ -30,6 +30,8 @@ SUFFIX = ".lmdb"
 # A process that is killed loses what it did since the last commit; a commit costs a wait for the disk.
 _COMMIT_BYTES = 64 << 20
 _COMMIT_SECONDS = 5.0
+# Worker processes of a run that was killed may hold its lock until they notice, a few seconds later.
+_LOCK_SECONDS = 15.0
 _FIRST_MAP_SIZE = 1 << 28
 _FULL_BELOW = 1 << 20  # bytes free
 _SAMPLE = 32  # records that are decoded when not all are
@@ -68,7 +70,7 @@ class LmdbWriter:
     def __enter__(self) -> LmdbWriter:
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=_LOCK_SECONDS)
         except Timeout:
             raise DataError(f"{self.path}: another process is writing it; wait for that one to end") from None
         except OSError as error:

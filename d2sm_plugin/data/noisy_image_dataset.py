@@ -142,7 +142,7 @@ class NoisyImageDataset(Dataset):
         if backend is not None and (backend.type == "lmdb") != is_lmdb(root):
             found = "an LMDB" if is_lmdb(root) else "a folder of images (an LMDB's name ends with .lmdb)"
             raise OptionError(
-                f"datasets.{self.options.phase}.io_backend: type '{backend.type}', but {name} is {found}: {root}; "
+                f"io_backend: type '{backend.type}', but {name} is {found}: {root}; "
                 f"change the type or remove io_backend"
             )
         return open_images(root)

@@ -218,7 +218,8 @@ def test_refusals(tmp_path, name, records, message):
         writer.finish("x")
 
 
-def test_one_writer_at_a_time(tmp_path):
+def test_one_writer_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(lmdb_writer, "_LOCK_SECONDS", 0.1)
     with FileLock(tmp_path / "a.lmdb.lock"), pytest.raises(DataError, match="another process is writing it"):
         write(tmp_path / "a.lmdb", range(2))
 

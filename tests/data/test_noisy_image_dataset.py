@@ -226,7 +226,7 @@ def test_keys_of_the_pipeline_are_accepted(roots):
         ({"sigma": 25}, r"datasets.train: training needs either sigma_range"),
         ({"color": "y"}, r"datasets.train.color: .*'rgb' or 'gray', got 'y'"),
         ({"io_backend": {"type": "zip"}}, r"datasets.train.io_backend.type: .*'lmdb' or 'disk', got 'zip'"),
-        ({"io_backend": {"type": "disk"}}, r"datasets.train.io_backend: type 'disk', but dataroot_gt is an LMDB"),
+        ({"io_backend": {"type": "disk"}}, r"^io_backend: type 'disk', but dataroot_gt is an LMDB"),
         ({"dataroot_label": None, "num_classes": 4}, r"datasets.train: num_classes checks labels"),
         ({"phase": "training"}, r"datasets.training.phase: .*'train', 'val' or 'test'"),
         ({"phase": "val", "sigma": 25}, r"datasets.val: sigma_range, gt_size, use_hflip, use_rot: for training only"),

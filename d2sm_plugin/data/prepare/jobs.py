@@ -6,20 +6,22 @@ import argparse
 import contextlib
 import hashlib
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from d2sm_plugin.data.lmdb_progress import Record, origin_digest, read_origin
 from d2sm_plugin.data.lmdb_writer import LmdbWriter
-from d2sm_plugin.errors import D2SMError, DataError
+from d2sm_plugin.errors import DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +48,7 @@ class Settings:
     Attributes:
         out: folder that receives the LMDBs.
         overwrite: replace LMDBs that exist.
-        workers: threads that read, decode and encode (OpenCV lets go of the interpreter while it works).
+        workers: threads that read, decode and encode (OpenCV lets go of the interpreter while it works), or processes.
         compress_level: PNG compression of images that are encoded anew, 0 to 9.
         verify_all: decode every record of the finished LMDB, not a sample.
     """
@@ -116,12 +118,11 @@ def write_lmdbs(names: Sequence[str], jobs: list[Job], settings: Settings, by_pr
         title = ", ".join(names[index] for index in wanted)
         if len(todo) < len(jobs):
             tqdm.write(f"{title}: going on from an interrupted run, {len(jobs) - len(todo)} of {len(jobs)} are there")
-        apply = process_map if by_processes else ordered_map
         started = time.perf_counter()
         with tqdm(
             total=len(jobs), initial=len(jobs) - len(todo), desc=title, unit=" images", dynamic_ncols=True
         ) as bar:
-            for job, lists in apply(_make, todo, settings.workers):
+            for job, lists in ordered_map(_make, todo, settings.workers, by_processes):
                 for index, writer in writers.items():
                     if job.identity not in present[index]:
                         writer.put(job.identity, lists[index])
@@ -133,13 +134,21 @@ def write_lmdbs(names: Sequence[str], jobs: list[Job], settings: Settings, by_pr
             tqdm.write(f"{writer.path}: {count} records from {len(jobs)} images, verified; {rate:.1f} images/s")
 
 
-def ordered_map(function: Callable[[Item], Result], items: list[Item], workers: int) -> Iterator[Result]:
-    """Yield ``function(item)`` in the order of ``items``, computed by threads, only a few items ahead.
+def ordered_map(
+    function: Callable[[Item], Result], items: list[Item], workers: int, by_processes: bool = False
+) -> Iterator[Result]:
+    """Yield ``function(item)`` in the order of ``items``, computed only a few items ahead.
 
     The first exception ends it; work that has not started by then is dropped.
+
+    Args:
+        function: is applied to every item.
+        items: what it is applied to.
+        workers: how many calls run at a time.
+        by_processes: by processes, not threads; ``function``, items and results must pickle.
     """
     ahead: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with _pool(workers, by_processes) as pool:
         try:
             for item in items:
                 ahead.append(pool.submit(function, item))
@@ -147,37 +156,30 @@ def ordered_map(function: Callable[[Item], Result], items: list[Item], workers: 
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process died, maybe for want of memory; try again with fewer --workers"
+            ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def process_map(function: Callable[[Item], Result], items: list[Item], workers: int) -> Iterator[Result]:
-    """Do as :func:`ordered_map`, by processes; ``function``, items and results must pickle.
-
-    The processes are those of torch's DataLoader, which end with their parent even when that is killed.
-    """
-    calls = _Calls(function, items)
-    for result in DataLoader(calls, batch_size=None, shuffle=False, num_workers=workers if workers > 1 else 0):
-        if isinstance(result, D2SMError):
-            raise result
-        yield result
+def _pool(workers: int, by_processes: bool) -> Executor:
+    if by_processes and workers > 1:
+        return ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),))
+    return ThreadPoolExecutor(workers)
 
 
-class _Calls(Dataset):
-    """``function`` of each item; our own errors travel as values, for the DataLoader would bury their message."""
+def _end_with_parent(parent: int) -> None:
+    """Make a worker process end when its parent was killed, and leave Ctrl-C to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def __init__(self, function: Callable[[Any], Any], items: list[Any]) -> None:
-        self._function = function
-        self._items = items
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self._function(self._items[index])
-        except D2SMError as error:
-            return error
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _make(job: Job) -> tuple[Job, tuple[list[Record], ...]]:
