@@ -1,0 +1,94 @@
+"""Shrinks a shipped option file until it runs in seconds, and makes the data it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from d2sm_plugin.data.prepare.cli import main as prepare_data
+
+#: Patches of the paper's size would not fit into tiny crops.
+PATCH = {"size": 32, "stride": 16}
+TINY_WIDTH = {"FFDNet": {"num_feat": 8, "num_layers": 3}, "CBDNet": {"num_feat": 8}, "SADNet": {"num_feat": 8}}
+
+
+class TinyData:
+    """Tiny LMDBs, each made once.
+
+    Args:
+        photographs: folder of 96x96 pictures.
+        root: where the LMDBs go.
+    """
+
+    def __init__(self, photographs: Path, root: Path) -> None:
+        self.photographs, self.root = photographs, root
+        self._made: dict[str, str] = {}
+
+    def images(self) -> str:
+        """Return an LMDB of six 96x96 photographs."""
+        if "images" not in self._made:
+            prepare_data(["folder", "--src", str(self.photographs), "--out", str(self.root), "--name", "images"])
+            self._made["images"] = str(self.root / "images.lmdb")
+        return self._made["images"]
+
+    def noisy_images(self, block: dict[str, Any]) -> dict[str, Any]:
+        """Shrink a block of NoisyImageDataset."""
+        block["dataroot_gt"] = self.images()
+        if "gt_size" in block:
+            block["gt_size"] = 64
+        if isinstance(block.get("sigma"), list):
+            block["sigma"] = block["sigma"][:1]
+        return block
+
+
+def tiny(
+    raw: dict[str, Any], data: TinyData, root: Path, datasets: dict[str, Callable[[dict], dict]]
+) -> dict[str, Any]:
+    """Return a shipped option file's content, shrunk.
+
+    Args:
+        raw: the content.
+        data: tiny LMDBs.
+        root: where the run's folders go.
+        datasets: type of dataset -> function that shrinks its block.
+    """
+    raw["num_gpu"] = 0
+    for key, block in raw["datasets"].items():
+        block = datasets[block["type"]](block)
+        block |= {"num_worker_per_gpu": 0}
+        if key == "train":
+            block["batch_size_per_gpu"] = 2
+        elif "num_images" in block or block["type"] == "NoisyImageDataset":
+            block["num_images"] = 1
+        raw["datasets"][key] = block
+    path = raw.setdefault("path", {})
+    path |= {"experiments_root": str(root / "experiments"), "results_root": str(root / "results")}
+    for name in ("pretrain_network_g", "pretrain_network_d", "resume_state"):
+        path.pop(name, None)
+    raw["network_g"] |= TINY_WIDTH.get(raw["network_g"]["type"], {})
+    if "train" in raw:
+        raw["train"] |= {"total_iter": 2, "accumulate": 1}
+        raw["logger"] = {**raw.get("logger", {}), "use_tb_logger": False, "print_freq": 1}
+    val = raw.setdefault("val", {})
+    val.pop("segmentation", None)
+    val |= {"save_img": False} | ({"tile": 64, "tile_overlap": 16} if val.get("tile") else {})
+    _shrink(raw)
+    return raw
+
+
+def _shrink(value: Any) -> None:
+    """Take weights that would be downloaded from extractors, and cut patches and queues down."""
+    if isinstance(value, list):
+        for item in value:
+            _shrink(item)
+    if not isinstance(value, dict):
+        return
+    if str(value.get("type", "")).endswith("Features") and not str(value.get("weights", "")).startswith("package:"):
+        value["weights"] = None
+    if value.get("type") == "PatchSampler":
+        value |= PATCH
+    if value.get("type") == "QueueSampler":
+        value["size"] = min(value["size"], 48)
+    for item in value.values():
+        _shrink(item)
