@@ -60,7 +60,9 @@ def _default(field: FieldInfo) -> str:
         return "required"
     if field.default is PydanticUndefined:
         return "`{}`"
-    return "none" if field.default is None else f"`{str(field.default).lower()}`"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"  # as YAML spells it
+    return "none" if field.default is None else f"`{field.default}`"
 
 
 def _meaning(name: str) -> str:
