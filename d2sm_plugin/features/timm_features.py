@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from d2sm_plugin.errors import CheckpointError, OptionError
 from d2sm_plugin.features.frozen import FrozenExtractor
 from d2sm_plugin.features.package_weights import PREFIX, load_package_weights
 from d2sm_plugin.features.registry import FEATURE_REGISTRY
+from d2sm_plugin.features.timm_split import late_part, stages
 from d2sm_plugin.registry import register
 from d2sm_plugin.weights import read_weights
 
@@ -76,22 +76,34 @@ class TimmFeatures(FrozenExtractor):
             )
         return maps
 
+    def split(self, stride: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """Cut the extractor in two where its maps have this stride.
+
+        Returns:
+            The early part, images (B, 3, H, W) to maps (B, C, h, w), and the late part, maps to features (B, D).
+
+        Raises:
+            OptionError: for a stride that no stage before the last one has, or a network that cannot be cut.
+        """
+        stage = self._stage_of(stride)
+        late = late_part(self.network, self.model, stage, self._stage if self.stride is not None else None)
+
+        def early(images: Tensor) -> Tensor:
+            (maps,) = self.network.forward_intermediates(
+                self.normalise(images), indices=[stage], stop_early=True, intermediates_only=True
+            )
+            return maps
+
+        return early, late
+
     def _stage_of(self, stride: int) -> int:
-        strides = [stage["reduction"] for stage in _stages(self.network)]
+        strides = [stage["reduction"] for stage in stages(self.network)]
         if stride not in strides:
             raise OptionError(
                 f"TimmFeatures.stride: '{self.model}' has no stage of stride {stride}; it has "
                 f"{', '.join(map(str, strides)) or 'none at all'}"
             )
         return len(strides) - 1 - strides[::-1].index(stride)
-
-
-def _stages(network: nn.Module) -> Sequence[dict[str, Any]]:
-    """Name, stride and width of the stages of a timm network, none when it does not tell."""
-    if not hasattr(network, "prune_intermediate_layers"):
-        return []
-    info = getattr(network, "feature_info", [])
-    return info if isinstance(info, list) else info.info
 
 
 def _create(model: str, weights: str | Path | None) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -73,7 +73,9 @@ class VGG19Features(FrozenExtractor):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, D) of images (B, 3, H, W), RGB in [0, 1]."""
-        maps = self.features(self.normalise(images))
+        return self._head(self.features(self.normalise(images)))
+
+    def _head(self, maps: Tensor) -> Tensor:
         if self.layer in _CLASSIFIER:
             return self.classifier(torch.flatten(nn.functional.adaptive_avg_pool2d(maps, 7), 1))
         return maps.mean((2, 3)) if self.pooling == "mean" else maps.flatten(1)
@@ -89,6 +91,27 @@ class VGG19Features(FrozenExtractor):
                 f"VGG19Features.layer: '{self.layer}' has no positions to sample; choose a map such as pool5 or conv5_4"
             )
         return self.features(self.normalise(images))
+
+    def split(self, stride: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """Cut the extractor in two behind the pooling layer that reaches this stride.
+
+        Returns:
+            The early part, images (B, 3, H, W) to maps (B, C, h, w), and the late part, maps to features (B, D).
+
+        Raises:
+            OptionError: for a stride that none of the layers in use reaches.
+        """
+        stops = _feature_layers()
+        strides = {
+            2**block: stops[f"pool{block}"] for block in range(1, 6) if stops[f"pool{block}"] <= len(self.features)
+        }
+        if stride not in strides:
+            raise OptionError(
+                f"VGG19Features: up to layer '{self.layer}' no map has stride {stride}; there are "
+                f"{', '.join(map(str, strides)) or 'none above 1'}"
+            )
+        first, rest = self.features[: strides[stride]], self.features[strides[stride] :]
+        return (lambda images: first(self.normalise(images))), (lambda maps: self._head(rest(maps)))
 
     def _build(self) -> None:
         from torchvision.models import vgg19

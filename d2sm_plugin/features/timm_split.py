@@ -1,0 +1,60 @@
+"""Where a timm network can be cut in two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from d2sm_plugin.errors import OptionError
+
+
+def stages(network: nn.Module) -> Sequence[dict[str, Any]]:
+    """Name, stride and width of the stages of a timm network, none when it does not tell."""
+    if not hasattr(network, "prune_intermediate_layers"):
+        return []
+    info = getattr(network, "feature_info", [])
+    return info if isinstance(info, list) else info.info
+
+
+def late_part(network: nn.Module, model: str, stage: int, last: int | None) -> Callable[[Tensor], Tensor]:
+    """What a timm network does with the map (B, C, h, w) of a stage until it has features (B, D).
+
+    Args:
+        network: without its classifier.
+        model: its name, for messages.
+        stage: index of the stage.
+        last: index of the stage whose mean over the positions are the features; None goes on to the pre-logits.
+
+    Raises:
+        OptionError: when the stage is the last one, or the network is neither built like EfficientNet nor ResNet.
+    """
+    modules = _modules_behind(network, model, stages(network)[stage]["module"])
+    if last is None:
+        return lambda maps: network.forward_head(modules(maps), pre_logits=True)
+    count = _position(network, stages(network)[last]["module"]) - _position(network, stages(network)[stage]["module"])
+    if count < 1:
+        raise OptionError(
+            f"TimmFeatures: '{model}' is used up to the stage it is to be cut at; choose a smaller stride"
+        )
+    return lambda maps: modules[:count](maps).mean((2, 3))
+
+
+def _modules_behind(network: nn.Module, model: str, name: str) -> nn.Sequential:
+    """Modules from behind the one of this name up to the pooling."""
+    behind = _position(network, name) + 1
+    if name.startswith("blocks.") and hasattr(network, "conv_head") and hasattr(network, "bn2"):
+        return nn.Sequential(*network.blocks[behind:], network.conv_head, network.bn2)
+    layers = ("layer1", "layer2", "layer3", "layer4")
+    if name in layers and all(hasattr(network, layer) for layer in layers):
+        return nn.Sequential(*(getattr(network, layer) for layer in layers[behind:]))
+    raise OptionError(
+        f"TimmFeatures: '{model}' cannot be cut behind its module '{name}'; cutting knows networks built like "
+        f"EfficientNet or ResNet, behind a stage"
+    )
+
+
+def _position(network: nn.Module, name: str) -> int:
+    """Index of a module among its kind: 2 for ``blocks.2``, 0 for ``layer1``."""
+    return int(name.removeprefix("blocks.")) if name.startswith("blocks.") else int(name[-1]) - 1
