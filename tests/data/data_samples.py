@@ -10,6 +10,7 @@ import numpy as np
 
 from d2sm_plugin.data.decoding import encode_png
 from d2sm_plugin.data.lmdb_progress import Record, origin_digest
+from d2sm_plugin.data.lmdb_store import LmdbReader
 from d2sm_plugin.data.lmdb_writer import LmdbWriter
 
 
@@ -77,3 +78,8 @@ def contents(path: Path) -> dict[str, bytes]:
         found = {key.decode(): bytes(value) for key, value in transaction.cursor()}
     environment.close()
     return found
+
+
+def read_in_child(reader: LmdbReader, queue) -> None:
+    """Here, because a spawned process imports the module of its function, and a test's would import basicsr first."""
+    queue.put((reader.get("img_3"), LmdbReader(reader.path).get("img_3")))

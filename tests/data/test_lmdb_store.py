@@ -12,7 +12,7 @@ import pytest
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils import FileClient
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
-from data_samples import contents, image_folder, image_store, picture, raw_store, write_store
+from data_samples import contents, image_folder, image_store, picture, raw_store, read_in_child, write_store
 from torch.utils.data import DataLoader
 
 import d2sm_plugin  # noqa: F401
@@ -55,10 +55,6 @@ def test_reader_pickles(tmp_path):
     assert pickle.loads(pickle.dumps(reader)).get("img_2") == reader.get("img_2")
 
 
-def _read_in_child(reader, queue):
-    queue.put((reader.get("img_3"), LmdbReader(reader.path).get("img_3")))
-
-
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_reader_in_a_child_process(tmp_path, method):
     if method not in multiprocessing.get_all_start_methods():
@@ -67,9 +63,9 @@ def test_reader_in_a_child_process(tmp_path, method):
     expected = reader.get("img_3")
     context = multiprocessing.get_context(method)
     queue = context.Queue()
-    child = context.Process(target=_read_in_child, args=(reader, queue))
+    child = context.Process(target=read_in_child, args=(reader, queue))
     child.start()
-    assert queue.get(timeout=60) == (expected, expected)
+    assert queue.get(timeout=120) == (expected, expected)
     child.join()
     assert child.exitcode == 0
     assert reader.get("img_3") == expected  # the parent's own is untouched
