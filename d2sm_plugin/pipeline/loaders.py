@@ -62,14 +62,23 @@ class TrainBatches:
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self.loader:
-            self.drawn += self.joint_batch
-            yield batch
+        try:
+            for batch in self.loader:
+                self.drawn += self.joint_batch
+                yield batch
+        except D2SMError as error:
+            raise type(error)(_own_words(error)) from error
 
     @property
     def epoch(self) -> int:
         """Passes over the data that are complete."""
         return self.drawn // self.epoch_length
+
+
+def _own_words(error: D2SMError) -> str:
+    """Return an error's message without the traceback that torch wraps around it on its way out of a worker."""
+    text = str(error)
+    return text.strip().splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
 
 
 def evaluation_blocks(datasets: Mapping[str, Mapping[str, Any]], phases: Sequence[str]) -> dict[str, dict[str, Any]]:
