@@ -6,11 +6,11 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from d2sm_plugin.data.prepare import camvid, cityscapes, demo, folder, haze, synthetic_haze
+from d2sm_plugin.data.prepare import camvid, cityscapes, demo, faces, folder, haze, synthetic_haze
 from d2sm_plugin.data.prepare.arguments import positive
 
 #: Each module offers ``add_parser(subparsers, common)``; the parser's default ``run`` takes the arguments.
-SUBCOMMANDS = (folder, cityscapes, camvid, demo, haze, synthetic_haze)
+SUBCOMMANDS = (folder, cityscapes, camvid, demo, haze, synthetic_haze, faces)
 
 _EPILOG = """Every LMDB is written beside its final name (NAME.lmdb.partial), verified and then renamed. A command
 that was interrupted goes on where it stopped when it is given again; LMDBs that are whole are left as they are."""
