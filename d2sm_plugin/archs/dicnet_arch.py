@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from d2sm_plugin.archs.face_images import FACE_MEAN, check_multiple
 from d2sm_plugin.archs.hourglass_blocks import Bottleneck, Hourglass, make_stem, rename_hourglass
 from d2sm_plugin.landmarks import point_set
 from d2sm_plugin.registry import register
+from d2sm_plugin.weights import load_weights
 
 _SCALE = 8
 _LEVELS = 4
@@ -56,6 +58,17 @@ class FeedbackHourglass(nn.Module):
         found, hidden = self.hourglass(self.compress_in(joint)).chunk(2, dim=1)
         return self.predict(found), hidden
 
+    @staticmethod
+    def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of a published checkpoint of the hourglass alone, or of a whole DICNet, as this one's.
+
+        Other names pass unchanged.
+        """
+        whole = {name: value for name, value in state.items() if name.startswith(("HG.", "aligner."))}
+        named = whole or {f"HG.{name}": value for name, value in state.items()}
+        own = DICNet.convert_state_dict(named)
+        return {re.sub(r"^(aligner|HG)\.", "", name): value for name, value in own.items()}
+
 
 @register(ARCH_REGISTRY)
 class DICNet(nn.Module):
@@ -75,9 +88,12 @@ class DICNet(nn.Module):
         num_fusion_blocks: residual blocks of the component fusion.
         num_hourglass_feat: channels of the hourglass, an even number.
         detach_attention: do not train the hourglass through the attention it gives (published: false).
+        hourglass_weights: path of an hourglass trained before, which the published training starts from
+            (``FB_HG_68_CelebA.pth``); None for random values.
 
     Raises:
         OptionError: for an unknown set of landmarks.
+        CheckpointError: when ``hourglass_weights`` cannot be read or do not fit.
     """
 
     size_multiple = 8
@@ -91,6 +107,7 @@ class DICNet(nn.Module):
         num_fusion_blocks: int = 7,
         num_hourglass_feat: int = 256,
         detach_attention: bool = False,
+        hourglass_weights: str | Path | None = None,
     ) -> None:
         super().__init__()
         scheme = point_set(points, "DICNet.points")
@@ -106,6 +123,8 @@ class DICNet(nn.Module):
         self.tail = nn.Conv2d(num_feat, 3, 3, padding=1)
         self.aligner = FeedbackHourglass(self.num_points, num_hourglass_feat)
         self.apply(_initialise)
+        if hourglass_weights is not None:
+            load_weights(self.aligner, hourglass_weights)
 
     def forward(self, lq: Tensor) -> dict[str, Tensor]:
         """Restore faces.
@@ -136,8 +155,11 @@ class DICNet(nn.Module):
             images.append(base + self.tail(self.upsample(hidden)))
             found, remembered = self.aligner(images[-1], remembered)
             heatmaps.append(found)
-        steps = torch.stack(images) + self.mean
-        return {"restored": steps[-1], "steps": steps, "heatmaps": torch.stack(heatmaps)}
+        return {
+            "restored": images[-1] + self.mean,
+            "steps": torch.stack(images) + self.mean,
+            "heatmaps": torch.stack(heatmaps),
+        }
 
     @staticmethod
     def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
