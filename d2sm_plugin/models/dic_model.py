@@ -1,0 +1,62 @@
+"""Trains DICNet and DICGAN, with D2SM or without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import nn
+
+from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.models.gan_model import GANModel
+from d2sm_plugin.registry import register
+
+
+@register(MODEL_REGISTRY)
+class DICModel(GANModel):
+    """Training of face super-resolution with landmarks (DICNet, Ma et al., CVPR 2020).
+
+    Objectives at every step are :class:`StepwiseLoss` blocks on ``steps`` or ``heatmaps``; D2SM, perceptual and
+    adversarial ones take ``restored``, the last step. With ``gan_opt``, ``network_d`` and ``optim_d`` it is DICGAN;
+    without them there is no discriminator.
+
+    ``train.frozen`` names parts of the generator and the step until which each keeps its weights, for example
+    ``{aligner: 2000}`` for the hourglass. Gradients pass through a frozen part into the restored image all the same.
+
+    Args:
+        opt: see :class:`D2SMModel`.
+
+    Raises:
+        OptionError: for a part that the generator does not have.
+    """
+
+    needs_discriminator = False
+
+    def _start_training(self, train: Mapping[str, Any]) -> None:
+        super()._start_training(train)
+        self._frozen_until: dict[str, int] = dict(train.get("frozen") or {})
+        parts = dict(self.net_g.named_children())
+        for name in self._frozen_until:
+            if name not in parts:
+                raise OptionError(
+                    f"train.frozen: {type(self.net_g).__name__} has no part '{name}'{suggest(name, parts)}"
+                )
+        self._resting: list[nn.Module] = []
+
+    def before_step(self, current_iter: int) -> None:
+        """Freeze and release parts of the generator."""
+        super().before_step(current_iter)
+        self._resting = []
+        for name, until in self._frozen_until.items():
+            part = self.net_g.get_submodule(name)
+            rests = current_iter <= until
+            # DDP waits for the gradient of every parameter that it was built with, so there it is computed and dropped.
+            part.requires_grad_(not rests or self.opt["dist"])
+            if rests:
+                self._resting.append(part)
+
+    def _update_weights(self) -> None:
+        for part in self._resting:
+            part.zero_grad(set_to_none=True)
+        super()._update_weights()

@@ -1,0 +1,132 @@
+"""Trains a restoration network against a discriminator, besides any other objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+from torch import Tensor, nn
+
+from d2sm_plugin.archs.interface import gather_inputs
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.models.d2sm_model import D2SMModel
+from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler
+from d2sm_plugin.registry import build, register
+from d2sm_plugin.weights import load_weights
+
+
+@register(MODEL_REGISTRY)
+class GANModel(D2SMModel):
+    """:class:`D2SMModel` with a discriminator: ``network_d``, ``train.gan_opt`` (BasicSR's GANLoss), ``train.optim_d``.
+
+    A step trains both networks on the same restored images. The generator's objective sees the discriminator as it
+    was before the step and never its gradient; the discriminator learns real + fake on restored images without their
+    graph. That equals updating one after the other, as BasicSR's GAN models do, with a single backward pass.
+
+    The generator rests during the first ``net_d_init_iters`` steps and is then trained at every ``net_d_iters``-th
+    step. ``gan_opt.takes`` names what is judged and what is real, ``[restored, gt]`` unless given.
+
+    Args:
+        opt: see :class:`D2SMModel`.
+
+    Raises:
+        OptionError: when one of the three blocks is missing.
+    """
+
+    #: Whether training without ``gan_opt`` is an error; subclasses may leave the choice to the option file.
+    needs_discriminator = True
+
+    def _start_training(self, train: Mapping[str, Any]) -> None:
+        self.net_d: nn.Module | None = None
+        self._generator_trains = True
+        block = train.get("gan_opt")
+        super()._start_training({key: value for key, value in train.items() if key != "gan_opt"})
+        if block is not None:
+            self._start_discriminator(block, train)
+        elif self.needs_discriminator or self.opt["network_d"] is not None:
+            raise OptionError("train.gan_opt: this block is missing, for example {type: GANLoss, gan_type: vanilla}")
+
+    def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
+        for key, given in (("network_d", self.opt["network_d"]), ("train.optim_d", train["optim_d"])):
+            if given is None:
+                raise OptionError(f"{key}: this block is missing; train.gan_opt needs a discriminator to train")
+        self.gan_takes = tuple(block.get("takes") or ("restored", "gt"))
+        arguments = {key: value for key, value in block.items() if key != "takes"}
+        self.gan_objective = build(LOSS_REGISTRY, arguments, "train.gan_opt").to(self.device)
+        self.net_d = build(ARCH_REGISTRY, self.opt["network_d"], "network_d")
+        paths = self.opt["path"]
+        if paths["pretrain_network_d"]:
+            load_weights(self.net_d, paths["pretrain_network_d"], paths["param_key_d"], strict=paths["strict_load_d"])
+        self.trained_net_d = self.distribute(self.net_d.to(self.device).train())
+        optimiser = build_optimiser(train["optim_d"], self.net_d.parameters(), "train.optim_d")
+        self.optimizers.append(optimiser)
+        if train["scheduler"] is not None:
+            self.schedulers.append(build_scheduler(train["scheduler"], optimiser))
+
+    # ------------------------------------------------------------------------------------------------- training
+
+    def before_step(self, current_iter: int) -> None:
+        """Decide whether the generator trains in this step."""
+        super().before_step(current_iter)
+        train = self.opt["train"]
+        self._generator_trains = self.net_d is None or (
+            current_iter > train["net_d_init_iters"] and current_iter % train["net_d_iters"] == 0
+        )
+
+    def run_network(self, batch: Mapping[str, Any]) -> Tensor | Mapping[str, Tensor]:
+        """Return the generator's outputs, with gradients where it trains."""
+        if self._generator_trains:
+            return super().run_network(batch)
+        with torch.no_grad():  # outside DDP, which expects a backward pass for every forward pass
+            return self.net_g(*gather_inputs(self.net_g, batch))
+
+    def compute_losses(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the generator's objectives (``gan`` among them) and the discriminator's (``d_real``, ``d_fake``)."""
+        losses = super().compute_losses(batch, outputs) if self._generator_trains else {}
+        if self.net_d is None:
+            return losses
+        given = {**batch, **outputs}
+        missing = [name for name in self.gan_takes if name not in given]
+        if missing:
+            raise OptionError(
+                f"train.gan_opt.takes: neither the dataset nor the network gives {', '.join(missing)} (given: "
+                f"{', '.join(sorted(given))})"
+            )
+        fake, real = (given[name] for name in self.gan_takes)
+        if self._generator_trains:
+            self.net_d.requires_grad_(False)  # the generator's objective must leave it no gradient
+            losses["gan"] = self.gan_objective(self.net_d(fake), True, is_disc=False)
+            self.net_d.requires_grad_(True)
+        losses["d_real"] = self.gan_objective(self.trained_net_d(real), True, is_disc=True)
+        losses["d_fake"] = self.gan_objective(self.trained_net_d(fake.detach()), False, is_disc=True)
+        return losses
+
+    def _log_gradient_norms(self, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        """Compare the generator's objectives alone; the discriminator's do not reach its output."""
+        own = {name: loss for name, loss in losses.items() if name not in ("d_real", "d_fake")}
+        if own:
+            super()._log_gradient_norms(own, outputs)
+
+    def _update_weights(self) -> None:
+        """Step the optimisers whose networks have gradients; those of a resting generator have none."""
+        every = self.optimizers
+        self.optimizers = [
+            optimiser
+            for optimiser in every
+            if any(p.grad is not None for group in optimiser.param_groups for p in group["params"])
+        ]
+        try:
+            super()._update_weights()
+        finally:
+            self.optimizers = every
+
+    # ------------------------------------------------------------------------------------------------- state
+
+    def networks(self) -> dict[str, dict[str, nn.Module]]:
+        """Return the networks to be saved: those of :class:`D2SMModel` and ``net_d``."""
+        networks = super().networks()
+        if self.is_train and self.net_d is not None:
+            networks["net_d"] = {"params": self.net_d}
+        return networks

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+from torch import nn
+
+import d2sm_plugin  # noqa: F401
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.options.reader import validate_options
+from d2sm_plugin.registry import register
+
+GAN = {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.05}
+
+
+@register(ARCH_REGISTRY)
+class TwoLayers(nn.Module):
+    """A generator of two parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, lq):
+        return self.second(self.first(lq).tanh())
+
+
+@register(ARCH_REGISTRY)
+class SmallCritic(nn.Module):
+    """A discriminator of few weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 3))
+
+    def forward(self, images):
+        return self.body(images).mean((2, 3))
+
+
+def model_of(kind="GANModel", critic=True, frozen=None, **train):
+    raw = {
+        "name": "x",
+        "model_type": kind,
+        "num_gpu": 0,
+        "datasets": {"train": {"type": "PairedImageDataset"}},
+        "network_g": {"type": "TwoLayers"},
+        "train": {"total_iter": 9, "optim_g": {"type": "Adam", "lr": 0.01}, "pixel_opt": {"type": "L1Loss"}, **train},
+    }
+    if critic:
+        raw["network_d"] = {"type": "SmallCritic"}
+        raw["train"] = {"optim_d": {"type": "Adam", "lr": 0.02}, "gan_opt": GAN, **raw["train"]}
+    options = validate_options(raw) | {"dist": False, "rank": 0, "world_size": 1}
+    if frozen is not None:
+        options["train"]["frozen"] = frozen
+    torch.manual_seed(0)
+    return MODEL_REGISTRY.get(kind)(options)
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    lq, gt = torch.rand(2, 2, 3, 8, 8, generator=generator)
+    return {"lq": lq, "gt": gt, "key": ["a", "b"]}
+
+
+def state(net):
+    return copy.deepcopy(net.state_dict())
+
+
+def same(left, right):
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_step_equals_updating_one_network_after_the_other():
+    model = model_of()
+    net_g, net_d = copy.deepcopy(model.net_g), copy.deepcopy(model.net_d)
+    optim_g = torch.optim.Adam(net_g.parameters(), lr=0.01)
+    optim_d = torch.optim.Adam(net_d.parameters(), lr=0.02)
+    gan = LOSS_REGISTRY.get("GANLoss")(gan_type="vanilla", loss_weight=0.05)
+    for step in range(1, 4):
+        data = batch(step)
+        model.train_step([data], step)
+        net_d.requires_grad_(False)
+        fake = net_g(data["lq"])
+        optim_g.zero_grad()
+        ((fake - data["gt"]).abs().mean() + gan(net_d(fake), True)).backward()
+        optim_g.step()
+        net_d.requires_grad_(True)
+        optim_d.zero_grad()
+        gan(net_d(data["gt"]), True, is_disc=True).backward()
+        gan(net_d(fake.detach()), False, is_disc=True).backward()
+        optim_d.step()
+    for ours, reference in ((model.net_g, net_g), (model.net_d, net_d)):
+        for name, tensor in reference.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], tensor)
+    log = model.get_current_log()
+    assert {"l_pixel", "l_gan", "l_d_real", "l_d_fake"} <= set(log)
+    assert "grad_norm/gan" in log and "grad_norm/d_real" not in log
+
+
+def test_the_generator_rests_at_first_and_in_between():
+    model = model_of(net_d_init_iters=2, net_d_iters=2)
+    changes = []
+    for step in range(1, 7):
+        before, critic = state(model.net_g), state(model.net_d)
+        assert model.train_step([batch(step)], step)
+        changes.append(not same(before, model.net_g.state_dict()))
+        assert not same(critic, model.net_d.state_dict())
+    assert changes == [False, False, False, True, False, True]
+
+
+def test_resuming_goes_on_bit_for_bit():
+    scheduler = {"type": "MultiStepLR", "milestones": [2, 3], "gamma": 0.5}
+    model = model_of(scheduler=scheduler, ema_decay=0.9)
+    for step in range(1, 7):
+        model.update_learning_rate(step)
+        model.train_step([batch(step)], step)
+        if step == 3:
+            saved = copy.deepcopy(model.training_state())
+            weights = {
+                (label, key): state(net) for label, nets in model.networks().items() for key, net in nets.items()
+            }
+    again = model_of(scheduler=scheduler, ema_decay=0.9)
+    for label, nets in again.networks().items():
+        for key, net in nets.items():
+            net.load_state_dict(weights[label, key])
+    again.load_training_state(saved)
+    for step in range(4, 7):
+        again.update_learning_rate(step)
+        again.train_step([batch(step)], step)
+    assert set(model.networks()) == {"net_g", "net_d"}
+    for label, nets in model.networks().items():
+        for key, net in nets.items():
+            assert same(net.state_dict(), again.networks()[label][key].state_dict())
+
+
+def test_a_loss_that_is_not_finite_trains_neither_network():
+    model = model_of()
+    data = batch()
+    data["gt"][0, 0, 0, 0] = float("nan")
+    before = state(model.net_g), state(model.net_d)
+    assert not model.train_step([data], 2)
+    assert same(before[0], model.net_g.state_dict()) and same(before[1], model.net_d.state_dict())
+
+
+def test_weights_of_the_critic_are_loaded(tmp_path):
+    critic = SmallCritic()
+    torch.save({"params": critic.state_dict()}, tmp_path / "critic.pth")
+    raw = model_of().opt
+    raw["path"]["pretrain_network_d"] = str(tmp_path / "critic.pth")
+    model = MODEL_REGISTRY.get("GANModel")(raw)
+    assert same(critic.state_dict(), model.net_d.state_dict())
+
+
+def test_gan_blocks_that_are_missing():
+    with pytest.raises(OptionError, match=r"train\.gan_opt: this block is missing"):
+        model_of(gan_opt=None)
+    with pytest.raises(OptionError, match=r"network_d: this block is missing"):
+        model_of(critic=False, gan_opt=GAN)
+    with pytest.raises(OptionError, match=r"train\.optim_d: this block is missing"):
+        model_of(optim_d=None)
+    with pytest.raises(OptionError, match=r"train\.gan_opt\.takes: .* gives steps"):
+        model_of(gan_opt={**GAN, "takes": ["steps", "gt"]}).train_step([batch()], 1)
+
+
+def test_dic_model_without_a_critic():
+    model = model_of("DICModel", critic=False)
+    assert model.net_d is None and list(model.networks()) == ["net_g"]
+    assert model.train_step([batch()], 1)
+    assert set(model.get_current_log()) >= {"l_pixel"}
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_a_frozen_part_rests_until_its_step_and_lets_gradients_through(decay):
+    model = model_of("DICModel", critic=False, frozen={"second": 2}, optim_g={
+        "type": "Adam", "lr": 0.01, "weight_decay": decay,
+    })  # fmt: skip
+    for step in range(1, 5):
+        before = state(model.net_g)
+        model.train_step([batch(step)], step)
+        after = model.net_g.state_dict()
+        assert not torch.equal(before["first.weight"], after["first.weight"])
+        assert torch.equal(before["second.weight"], after["second.weight"]) is (step <= 2)
+
+
+def test_frozen_part_that_is_not_there():
+    with pytest.raises(OptionError, match=r"train\.frozen: TwoLayers has no part 'third'.*known: first, second"):
+        model_of("DICModel", critic=False, frozen={"third": 5})
