@@ -88,7 +88,7 @@ def _bars(results: Sequence[MethodScores]) -> bytes:
     axes.set_ylabel("IoU [%]")
     axes.set_ylim(0, 100)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
     return picture.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -111,7 +110,7 @@ class Segmentor(nn.Module):
     def _logits(self, levels: Tensor) -> Tensor:
         inputs, padding = self.preprocessor(levels)
         inputs = inputs.contiguous(memory_format=self.layout)
-        with self._autocast():
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):  # off: whatever surrounds this call
             logits = self.network.inference(inputs, [_image_meta(inputs, padding)] * len(inputs))
         return logits[..., : padding.height, : padding.width].float()
 
@@ -122,9 +121,6 @@ class Segmentor(nn.Module):
         if logits.shape[1] == 1:  # one output for two classes
             return (logits[:, 0].sigmoid() > self.network.decode_head.threshold).long()
         return logits.argmax(1)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.amp else contextlib.nullcontext()
 
 
 def _image_meta(inputs: Tensor, padding: Padding) -> dict[str, Any]:
