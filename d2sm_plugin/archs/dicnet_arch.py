@@ -12,9 +12,16 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images
-from d2sm_plugin.archs.dicnet_blocks import FeedbackBlock, merge_heatmaps, prelu_conv, prelu_transposed
+from d2sm_plugin.archs.dicnet_blocks import (
+    PROJECTIONS,
+    FeedbackBlock,
+    merge_heatmaps,
+    prelu_conv,
+    prelu_transposed,
+)
 from d2sm_plugin.archs.face_images import FACE_MEAN, check_multiple
 from d2sm_plugin.archs.hourglass_blocks import Bottleneck, Hourglass, make_stem, rename_hourglass
+from d2sm_plugin.errors import OptionError
 from d2sm_plugin.landmarks import point_set
 from d2sm_plugin.registry import register
 from d2sm_plugin.weights import load_weights
@@ -85,6 +92,8 @@ class DICNet(nn.Module):
         num_feat: channels of the restoration.
         num_steps: steps, one at least.
         num_groups: pairs of projections of the feedback blocks.
+        projection: factor of these, 2, 4 or 8. They work on a map of twice the input's size, so the published 8 makes
+            them run at twice the size of the restored image; 4 makes them run at its size, for a quarter of the work.
         num_fusion_blocks: residual blocks of the component fusion.
         num_hourglass_feat: channels of the hourglass, an even number.
         detach_attention: do not train the hourglass through the attention it gives (published: false).
@@ -92,7 +101,7 @@ class DICNet(nn.Module):
             (``FB_HG_68_CelebA.pth``); None for random values.
 
     Raises:
-        OptionError: for an unknown set of landmarks.
+        OptionError: for an unknown set of landmarks or another ``projection``.
         CheckpointError: when ``hourglass_weights`` cannot be read or do not fit.
     """
 
@@ -104,6 +113,7 @@ class DICNet(nn.Module):
         num_feat: int = 48,
         num_steps: int = 4,
         num_groups: int = 6,
+        projection: int = 8,
         num_fusion_blocks: int = 7,
         num_hourglass_feat: int = 256,
         detach_attention: bool = False,
@@ -111,14 +121,20 @@ class DICNet(nn.Module):
     ) -> None:
         super().__init__()
         scheme = point_set(points, "DICNet.points")
+        if projection not in PROJECTIONS:
+            raise OptionError(
+                f"DICNet.projection: expected one of {', '.join(map(str, PROJECTIONS))}, got {projection}"
+            )
         self.num_points = scheme.count
         self.components = [list(numbers) for numbers in scheme.components.values()]
         self.num_steps = num_steps
         self.detach_attention = detach_attention
         self.register_buffer("mean", torch.tensor(FACE_MEAN).view(1, 3, 1, 1), persistent=False)
         self.head = prelu_conv(3, 4 * num_feat, 3, padding=1)
-        self.first_block = FeedbackBlock(num_feat, num_feat, num_groups)
-        self.block = FeedbackBlock(2 * num_feat, num_feat, num_groups, len(self.components), num_fusion_blocks)
+        self.first_block = FeedbackBlock(num_feat, num_feat, num_groups, projection)
+        self.block = FeedbackBlock(
+            2 * num_feat, num_feat, num_groups, projection, len(self.components), num_fusion_blocks
+        )
         self.upsample = prelu_transposed(num_feat, kernel_size=8, stride=4, padding=2)
         self.tail = nn.Conv2d(num_feat, 3, 3, padding=1)
         self.aligner = FeedbackHourglass(self.num_points, num_hourglass_feat)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from d2sm_plugin.archs.blocks import LEAKY_SLOPE
 
 _PRELU_START = 0.2
-#: Kernel, stride and padding of the projections up and down: a factor of 8 on a map that has twice the input's size.
-_PROJECTION = (12, 8, 2)
+#: Kernel, stride and padding of the projections up and down, by their factor (SRFBN's).
+PROJECTIONS = {2: (6, 2, 2), 4: (8, 4, 2), 8: (12, 8, 2)}
 
 
 def prelu_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0) -> nn.Module:
@@ -79,26 +79,30 @@ def merge_heatmaps(heatmaps: Tensor, components: Sequence[Sequence[int]]) -> Ten
 class FeedbackBlock(nn.Module):
     """Projections up and down in turn, densely connected (SRFBN's block), with or without component fusion.
 
-    The published projections are built for a factor of 8, although the map is at twice the input's resolution already:
-    inside the block everything runs at twice the size of the restored image.
-
     Args:
         in_channels: of the input.
         channels: inside and of the output.
         num_groups: pairs of projections.
+        factor: of the projections, 2, 4 or 8.
         num_components: facial components; 0 for a block without fusion.
         num_fusion_blocks: residual blocks of the fusion.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, num_groups: int, num_components: int = 0, num_fusion_blocks: int = 0
+        self,
+        in_channels: int,
+        channels: int,
+        num_groups: int,
+        factor: int,
+        num_components: int = 0,
+        num_fusion_blocks: int = 0,
     ) -> None:
         super().__init__()
         self.compress_in = prelu_conv(in_channels, channels, 1)
         if num_components:
             self.fusion = ComponentFusion(channels, num_components, num_fusion_blocks)
-        self.ups = nn.ModuleList(prelu_transposed(channels, *_PROJECTION) for _ in range(num_groups))
-        self.downs = nn.ModuleList(prelu_conv(channels, channels, *_PROJECTION) for _ in range(num_groups))
+        self.ups = nn.ModuleList(prelu_transposed(channels, *PROJECTIONS[factor]) for _ in range(num_groups))
+        self.downs = nn.ModuleList(prelu_conv(channels, channels, *PROJECTIONS[factor]) for _ in range(num_groups))
         self.merge_low = nn.ModuleList(prelu_conv((n + 1) * channels, channels, 1) for n in range(1, num_groups))
         self.merge_high = nn.ModuleList(prelu_conv((n + 1) * channels, channels, 1) for n in range(1, num_groups))
         self.compress_out = prelu_conv(num_groups * channels, channels, 1)

@@ -140,9 +140,14 @@ def test_loads_published_files(tmp_path):
     assert not network.fc1.filter.weight.any()
 
 
+SMALL = {
+    "points": "helen29", "num_feat": 8, "num_steps": 2, "num_groups": 2, "num_fusion_blocks": 1,
+    "num_hourglass_feat": 8,
+}  # fmt: skip
+
+
 def small(**changes):
-    options = {"num_feat": 8, "num_steps": 2, "num_groups": 2, "num_fusion_blocks": 1, "num_hourglass_feat": 8}
-    return DICNet(**{"points": "helen29", **options, **changes})
+    return DICNet(**{**SMALL, **changes})
 
 
 def test_every_parameter_gets_a_gradient():
@@ -153,6 +158,34 @@ def test_every_parameter_gets_a_gradient():
     (outputs["steps"].square().mean() + outputs["heatmaps"].square().mean()).backward()
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert without == []
+
+
+@pytest.mark.parametrize("projection", [2, 4, 8])
+def test_projections_of_another_factor(projection):
+    outputs = small(projection=projection)(torch.rand(1, 3, 8, 8))
+    assert outputs["restored"].shape == (1, 3, 64, 64)
+    with pytest.raises(OptionError, match=r"DICNet\.projection: expected one of 2, 4, 8, got 3"):
+        small(projection=3)
+
+
+def test_starts_from_an_hourglass_trained_before(tmp_path):
+    trained = DICNet(**SMALL, hourglass_weights=None)
+    published = {}
+    for name, value in trained.aligner.state_dict().items():
+        name = name.replace("stem.", "pre_conv_block.").replace("hourglass.", "hg.").replace("body.", "conv_block.")
+        name = name.replace("project.0.", "skip_layer.").replace("centre.", "res_center.")
+        for number, own in (("0", "0"), ("1.conv_block.0", "1"), ("2", "3")):
+            name = name.replace(f"predict.{own}.", f"hg_conv_out.{number}.")
+        for level in range(4):
+            for way, own in enumerate(("across", "down", "up"), start=1):
+                name = name.replace(f"levels.{level}.{own}.", f"res{4 - level}_{way}.")
+        published[name] = value
+    torch.save({"state_dict": published}, tmp_path / "FB_HG.pth")
+    torch.save({"params": trained.state_dict()}, tmp_path / "dicnet.pth")
+    for file in ("FB_HG.pth", "dicnet.pth"):
+        network = DICNet(**SMALL, hourglass_weights=tmp_path / file)
+        for name, value in trained.aligner.state_dict().items():
+            assert torch.equal(network.aligner.state_dict()[name], value)
 
 
 def test_detached_attention_keeps_images_from_training_the_hourglass():
