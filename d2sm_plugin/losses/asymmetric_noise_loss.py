@@ -16,8 +16,8 @@ class AsymmetricNoiseLoss(nn.Module):
     With the error ``e = noise_map - sigma`` of every value, the mean over all values of
     ``|alpha - [e < 0]| * e**2``: weight ``1 - alpha`` where the noise is under-estimated and ``alpha`` where it is
     over-estimated. With ``alpha`` below 1/2 under-estimation costs more, because a non-blind denoiser told too low a
-    level leaves noise behind. The paper's weights in the sum of objectives are 0.5 for this loss and 0.05 for
-    :class:`~d2sm_plugin.losses.tv_loss.TVLoss`, with sums where this module takes means.
+    level leaves noise behind. The paper's weight for this loss is 0.5 beside the error of the restored image; it takes
+    sums where this module takes means, over equally many values in both.
 
     The common PyTorch port of CBDNet has the two weights exchanged; a checkpoint trained with it has learned to
     prefer too low an estimate.

@@ -17,9 +17,11 @@ class TVLoss(nn.Module):
     between columns; then the mean over the images. Each mean divides by the number of differences, C (H-1) W and
     C H (W-1), so the value depends neither on the size of the images nor on the batch.
 
-    Two other conventions are in use. The paper writes plain sums of the squared differences. The common PyTorch port
-    sums over the whole batch but divides by the counts of a single image, which is B times this value: to follow the
-    port's weight of 0.05 at its batch of 32, set ``loss_weight`` to 1.6 here.
+    Two other conventions are in use. The paper writes plain sums of the squared differences, beside plain sums in its
+    two other objectives; with means in all three, the published weights (1 for the restored image, 0.5 for
+    :class:`~d2sm_plugin.losses.asymmetric_noise_loss.AsymmetricNoiseLoss`, 0.05 for this one) keep their meaning. The
+    common PyTorch port takes means in the other two, but here sums over the whole batch and divides by the counts of a
+    single image, which is B times this value: its 0.05 at its batch of 32 is a ``loss_weight`` of 1.6.
 
     Args:
         loss_weight: factor on the result.
