@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,10 @@ def test_option_file_starts(file, data, tmp_path):
     raw = read_yaml(file)
     is_train = "train" in raw
     read_options(file, is_train=is_train)  # as it stands, it is valid
-    shrinkers = {"NoisyImageDataset": data.noisy_images}
+    shrinkers = {
+        "NoisyImageDataset": data.noisy_images,
+        "PairedImageDataset": partial(data.paired_images, scale=raw.get("scale", 1)),
+    }
     path = tmp_path / file.name
     path.write_text(yaml.safe_dump(tiny(raw, data, tmp_path, shrinkers), sort_keys=False), encoding="utf-8")
     assert (training if is_train else testing).main(["-opt", str(path)]) == 0

@@ -6,11 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from d2sm_plugin.data.prepare.cli import main as prepare_data
 
 #: Patches of the paper's size would not fit into tiny crops.
 PATCH = {"size": 32, "stride": 16}
-TINY_WIDTH = {"FFDNet": {"num_feat": 8, "num_layers": 3}, "CBDNet": {"num_feat": 8}, "SADNet": {"num_feat": 8}}
+TINY_WIDTH = {
+    "FFDNet": {"num_feat": 8, "num_layers": 3},
+    "CBDNet": {"num_feat": 8},
+    "SADNet": {"num_feat": 8},
+    "MSBDN": {"num_feat": 4, "num_block": 1},
+}
 
 
 class TinyData:
@@ -39,6 +46,26 @@ class TinyData:
             block["gt_size"] = 64
         if isinstance(block.get("sigma"), list):
             block["sigma"] = block["sigma"][:1]
+        return block
+
+    def reduced_images(self, scale: int) -> str:
+        """Return an LMDB of the same photographs, a whole number of times smaller."""
+        name = f"images_x{scale}"
+        if name not in self._made:
+            folder = self.root / name
+            folder.mkdir()
+            for file in self.photographs.iterdir():
+                with Image.open(file) as image:
+                    image.reduce(scale).save(folder / file.name)
+            prepare_data(["folder", "--src", str(folder), "--out", str(self.root), "--name", name])
+            self._made[name] = str(self.root / f"{name}.lmdb")
+        return self._made[name]
+
+    def paired_images(self, block: dict[str, Any], scale: int = 1) -> dict[str, Any]:
+        """Shrink a block of PairedImageDataset; gt is ``scale`` times as large as lq."""
+        block |= {"dataroot_gt": self.images(), "dataroot_lq": self.reduced_images(scale)}
+        if "gt_size" in block:
+            block["gt_size"] = 64
         return block
 
 
