@@ -52,14 +52,14 @@ class Segmentor(nn.Module):
         self.network.to(memory_format=self.layout)
         self.test_resize = test_resize
         super().train(False)
-        classifier = getattr(network.decode_head, "conv_seg", None)
+        classifier = getattr(final_head(network), "conv_seg", None)
         if isinstance(classifier, nn.Module):  # under autocast, logits are resized in float32
             classifier.register_forward_hook(lambda _module, _inputs, logits: logits.float())
 
     @property
     def num_classes(self) -> int:
         """Number of classes the network tells apart."""
-        return int(self.network.decode_head.num_classes)
+        return int(final_head(self.network).num_classes)
 
     @property
     def device(self) -> torch.device:
@@ -119,8 +119,14 @@ class Segmentor(nn.Module):
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, tuple(size), mode="bilinear", align_corners=self.network.align_corners)
         if logits.shape[1] == 1:  # one output for two classes
-            return (logits[:, 0].sigmoid() > self.network.decode_head.threshold).long()
+            return (logits[:, 0].sigmoid() > final_head(self.network).threshold).long()
         return logits.argmax(1)
+
+
+def final_head(network: nn.Module) -> Any:
+    """Return the decode head that gives a network's result; cascades (OCRNet) have several."""
+    head = network.decode_head
+    return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
 def _image_meta(inputs: Tensor, padding: Padding) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def build_segmentor(
     contents = None if checkpoint is None else read_seg_checkpoint(checkpoint)
     network = _build_network(loaded.model, config)
     if contents is not None:
-        load_into(network, contents, int(network.decode_head.num_classes))
+        load_into(network, contents, int(final_head(network).num_classes))
     resize = TestResize(loaded.get("test_pipeline", [])) if test_resize else None
     described = contents or SegCheckpoint(str(config), {})
     segmentor = Segmentor(
@@ -197,9 +203,5 @@ def _build_network(block: Any, config: str | Path) -> nn.Module:
             f"config '{config}': mmseg cannot build its model ({' '.join(str(error).split())})"
         ) from error
     if not hasattr(network, "inference") or not hasattr(network, "decode_head"):
-        raise OptionError(
-            f"config '{config}': {type(network).__name__} is no segmentation network with one decode head"
-        )
-    if isinstance(network.decode_head, nn.ModuleList):
-        raise OptionError(f"config '{config}': cascades of decode heads ({type(network).__name__}) are not supported")
+        raise OptionError(f"config '{config}': {type(network).__name__} is no segmentation network with a decode head")
     return revert_sync_batchnorm(network)

@@ -11,7 +11,7 @@ from seg_material import write_tiny
 
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.seg import ConfusionMatrix, build_segmentor
-from d2sm_plugin.seg.classes import CAMVID
+from d2sm_plugin.seg.classes import CAMVID, CITYSCAPES
 from d2sm_plugin.seg.openmmlab import find_config, read_config
 
 pytest.importorskip("mmseg")
@@ -98,6 +98,24 @@ def test_predictions_equal_those_of_mmseg(tmp_path, name, extra, resize):
     assert ours.dtype == torch.int64
     assert len(ours.unique()) >= 2
     assert torch.equal(ours, reference)
+
+
+def test_cascade_of_heads(tmp_path):
+    config = tmp_path / "ocrnet.py"
+    config.write_text(
+        f'_base_ = ["{find_config("ocrnet_hr18s_4xb2-160k_cityscapes-512x1024")}"]\n'
+        'test_pipeline = [dict(type="LoadImageFromFile"), dict(type="PackSegInputs")]\n'
+    )
+    torch.manual_seed(6)
+    network = build_segmentor(config, None).network
+    checkpoint = str(tmp_path / "ocrnet.pth")
+    torch.save(
+        {"state_dict": network.state_dict(), "meta": {"dataset_meta": {"classes": CITYSCAPES.names}}}, checkpoint
+    )
+    segmentor = build_segmentor(config, checkpoint)
+    assert segmentor.num_classes == 19
+    images = [picture(64, 96)]
+    assert torch.equal(segmentor.predict(as_images(*images)), mmseg_prediction(str(config), checkpoint, images))
 
 
 def test_floats_are_rounded_as_in_files(tiny):
