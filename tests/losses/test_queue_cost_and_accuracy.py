@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -102,3 +103,14 @@ def test_training_that_gets_closer_keeps_its_accuracy():
         gradient, wanted = (torch.autograd.grad(part, restored)[0] for part in (value, expected))
     assert abs(value.item() / expected.item() - 1) < 1e-4
     assert relative_error(gradient, wanted) < 1e-3
+
+
+def test_a_step_never_waits_for_the_device(monkeypatch):
+    """Tensors on the device "meta" have no values: whatever asks for one raises."""
+    monkeypatch.setattr("d2sm_plugin.losses.queue_sampler_loss.full_precision", nullcontext)  # it has no autocast
+    queue = QueueSampler(10)
+    for count in (4, 4, 4, 3, 4):
+        restored = torch.rand(count, 6, device="meta", requires_grad=True)
+        queue(restored, torch.rand(count, 6, device="meta")).backward()
+        assert restored.grad.shape == (count, 6)
+    assert len(queue) == 10 and queue.clear.is_meta
