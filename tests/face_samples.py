@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from skimage import io
 
-from d2sm_plugin.landmarks import HELEN29
+from d2sm_plugin.landmarks import HELEN29, POINT_SETS
 
 #: Mean of the 29 points in units of the distance between the eyes, whose middle is the origin.
 SHAPE = np.array([
@@ -37,7 +37,8 @@ def drawn_face(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
 
 
 def landmark_csv(path: Path, rows: dict[str, np.ndarray], splits: dict[str, str] | None = None) -> Path:
-    header = ["image", *(["split"] if splits else []), *(f"{a}{n}" for n in range(HELEN29.count) for a in "xy")]
+    count = len(next(iter(rows.values())))
+    header = ["image", *(["split"] if splits else []), *(f"{a}{n}" for n in range(count) for a in "xy")]
     lines = [",".join(header)]
     for name, points in rows.items():
         lines.append(",".join([name, *([splits[name]] if splits else []), *(f"{v:.4f}" for v in points.flatten())]))
@@ -45,11 +46,14 @@ def landmark_csv(path: Path, rows: dict[str, np.ndarray], splits: dict[str, str]
     return path
 
 
-def face_folder(root: Path, count: int = 4, size: int = 64) -> tuple[Path, Path]:
-    """Folder of drawn faces and the table of their landmarks."""
+def face_folder(root: Path, count: int = 4, size: int = 64, points: str = "helen29") -> tuple[Path, Path]:
+    """Folder of drawn faces and the table of their landmarks; those of other sets than helen29 lie anywhere."""
     rows = {}
     for number in range(count):
         face, rows[f"face_{number}"] = drawn_face(number, size)
+        if points != HELEN29.name:
+            anywhere = np.random.default_rng(number).uniform(0.2, 0.8, (POINT_SETS[points].count, 2))
+            rows[f"face_{number}"] = anywhere * size
         root.mkdir(parents=True, exist_ok=True)
         io.imsave(root / f"face_{number}.png", face, check_contrast=False)
     return root, landmark_csv(root.with_suffix(".csv"), rows)

@@ -30,6 +30,7 @@ def test_option_file_starts(file, data, tmp_path):
     shrinkers = {
         "NoisyImageDataset": data.noisy_images,
         "PairedImageDataset": partial(data.paired_images, scale=raw.get("scale", 1)),
+        "FaceDataset": data.faces,
     }
     path = tmp_path / file.name
     path.write_text(yaml.safe_dump(tiny(raw, data, tmp_path, shrinkers), sort_keys=False), encoding="utf-8")

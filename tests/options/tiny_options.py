@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from face_samples import face_folder
 from PIL import Image
 
 from d2sm_plugin.data.prepare.cli import main as prepare_data
@@ -17,7 +18,13 @@ TINY_WIDTH = {
     "CBDNet": {"num_feat": 8},
     "SADNet": {"num_feat": 8},
     "MSBDN": {"num_feat": 4, "num_block": 1},
-}
+    "MSRResNet": {"num_feat": 8, "num_block": 1},
+    "StackedHourglass": {"num_stack": 2, "num_feat": 8},
+    "DICNet": {
+        "num_feat": 4, "num_steps": 2, "num_groups": 2, "projection": 2, "num_fusion_blocks": 1,
+        "num_hourglass_feat": 8, "hourglass_weights": None,
+    },
+}  # fmt: skip
 
 
 class TinyData:
@@ -67,6 +74,23 @@ class TinyData:
         if "gt_size" in block:
             block["gt_size"] = 64
         return block
+
+    def faces(self, block: dict[str, Any]) -> dict[str, Any]:
+        """Shrink a block of FaceDataset to three drawn faces, large and small, with the landmarks it names."""
+        points = block["points"]
+        if points not in self._made:
+            folder, table = face_folder(self.root / f"faces_{points}", 3, 128, points)
+            prepare_data(
+                ["faces", "--src", str(folder), "--landmarks", str(table), "--out", str(self.root), "--split", points]
+            )
+            self._made[points] = str(self.root / points)
+        start = self._made[points]
+        block |= {"dataroot_gt": f"{start}_hr.lmdb", "landmarks": f"{start}_landmarks.csv"}
+        if "dataroot_lq" in block:
+            block["dataroot_lq"] = f"{start}_lr.lmdb"
+        if block.get("name", "").endswith("_train"):
+            return block
+        return {**block, "num_images": 1}
 
 
 def tiny(
