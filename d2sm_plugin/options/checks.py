@@ -10,6 +10,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
 from d2sm_plugin.registry import check_arguments, lookup
+from d2sm_plugin.seg.hook import read_segmentation_options
 
 PHASES = ("train", "val", "test")
 #: Keys of an objective's block that the model reads itself.
@@ -30,6 +31,8 @@ def check_types(options: Mapping[str, Any], is_train: bool) -> None:
     _check_datasets(options["datasets"], is_train)
     for name, block in options["val"]["metrics"].items():
         _check_metric(block, f"val.metrics.{name}")
+    if options["val"]["segmentation"] is not None:
+        read_segmentation_options(options["val"]["segmentation"])
     if is_train:
         _check_train(options["train"])
 

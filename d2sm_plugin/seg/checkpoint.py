@@ -14,7 +14,11 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.errors import CheckpointError, suggest
+
+#: Weights that ship with this package are named ``package:NAME``.
+PACKAGE = "package:"
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 
 #: Beside the tensors, checkpoints hold logs and settings made of these types. None of them is wanted: an inert object
 #: takes the place of each, so nothing of theirs runs. Any other type is refused.
@@ -82,7 +86,8 @@ def read_seg_checkpoint(source: str | Path) -> SegCheckpoint:
     any other object in the file is refused.
 
     Args:
-        source: a path, or an http(s) URL (downloaded once into torch's hub cache).
+        source: a path, an http(s) URL (downloaded once into torch's hub cache), or ``package:NAME`` for weights that
+            ship with this package.
 
     Raises:
         CheckpointError: when it is missing, damaged, refused, or holds no tensors.
@@ -113,6 +118,12 @@ def _described_classes(meta: object) -> tuple[tuple[str, ...], tuple[tuple[int, 
 
 
 def _local(source: str) -> Path:
+    if source.startswith(PACKAGE):
+        shipped = {path.stem: path for path in SHIPPED_WEIGHTS.glob("*.pth")}
+        name = source.removeprefix(PACKAGE)
+        if name not in shipped:
+            raise CheckpointError(f"{source}: this package ships no such weights{suggest(name, shipped)}")
+        return shipped[name]
     if not source.startswith(("http://", "https://")):
         path = Path(source).expanduser()
         if not path.is_file():

@@ -63,6 +63,7 @@ def test_defaults_are_filled_in():
         ("datasets.train", ..., r"datasets: training needs a dataset 'train'"),
         ("model_type", "D2SModel", r"model_type: no model is registered as 'D2SModel'; did you mean 'D2SMModel'"),
         ("val.metrics", {"psnr": {"type": "calculate_psnr"}}, r"val\.metrics\.psnr: calculate_psnr needs crop_border"),
+        ("val.segmentation", {"confg": "x"}, r"val\.segmentation\.confg: unknown key; did you mean 'config'"),
         ("name", "a/b", r"name: .*pattern"),
         ("train", ..., r"train: this block is missing"),
     ],
