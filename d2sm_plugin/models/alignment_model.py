@@ -46,8 +46,6 @@ class AlignmentModel(D2SMModel):
 
     def measure(self, batch: Mapping[str, Any], restored: Tensor) -> list[dict[str, float]]:
         """Return what is measured of each face beside the metrics of images: the landmarks' NRMSE."""
-        points = self.opt["datasets"]
-        scheme = next(block["points"] for block in points.values() if "points" in block)
-        found = self.find(batch).cpu().numpy()
-        pairs = zip(found, batch["landmarks"].numpy(), strict=True)
+        scheme = next(block["points"] for block in self.opt["datasets"].values() if "points" in block)
+        pairs = zip(self.find(batch).cpu().numpy(), batch["landmarks"].numpy(), strict=True)
         return [{"nrmse": nrmse(predicted, true, scheme)} for predicted, true in pairs]

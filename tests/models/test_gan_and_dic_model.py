@@ -187,3 +187,34 @@ def test_a_frozen_part_rests_until_its_step_and_lets_gradients_through(decay):
 def test_frozen_part_that_is_not_there():
     with pytest.raises(OptionError, match=r"train\.frozen: TwoLayers has no part 'third'.*known: first, second"):
         model_of("DICModel", critic=False, frozen={"third": 5})
+
+
+def test_alignment_model_measures_and_draws():
+    raw = {
+        "name": "x",
+        "model_type": "AlignmentModel",
+        "num_gpu": 0,
+        "datasets": {"train": {"type": "FaceDataset", "points": "celeba5"}},
+        "network_g": {"type": "StackedHourglass", "num_points": 5, "num_stack": 1, "num_feat": 8},
+        "train": {
+            "total_iter": 9,
+            "optim_g": {"type": "Adam", "lr": 0.01},
+            "align_opt": {"type": "MSELoss", "takes": ["heatmaps", "gt_heatmaps"]},
+        },
+    }
+    options = validate_options(raw) | {"dist": False, "rank": 0, "world_size": 1}
+    model = MODEL_REGISTRY.get("AlignmentModel")(options)
+    faces = {
+        "gt": torch.rand(2, 3, 64, 64),
+        "landmarks": torch.rand(2, 5, 2) * 64,
+        "gt_heatmaps": torch.rand(2, 5, 16, 16),
+    }
+    assert model.train_step([faces], 1)
+    found = model.find(faces)
+    assert found.shape == (2, 5, 2) and model.net_g.training
+    errors = (found - faces["landmarks"]).square().sum(-1).mean(-1).sqrt()
+    eyes = (faces["landmarks"][:, 1] - faces["landmarks"][:, 0]).norm(dim=-1)
+    pictures = model.restore(faces)
+    assert pictures.shape == (2, 3, 64, 64) and 0 <= pictures.min() and pictures.max() <= 1
+    measured = torch.tensor([row["nrmse"] for row in model.measure(faces, pictures)])
+    torch.testing.assert_close(measured, errors / eyes, rtol=1e-4, atol=1e-6)
