@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from d2sm_plugin.errors import D2SMError, DataError, OptionError
-from d2sm_plugin.inference.noise_level import parse_noise_level
+from d2sm_plugin.inference.noise_level import ESTIMATE, parse_noise_level
 from d2sm_plugin.inference.picture_files import FORMATS, read_picture, write_picture
 from d2sm_plugin.inference.restorer import PictureRestorer
 from d2sm_plugin.options.yaml_reader import parse_yaml, read_yaml
@@ -91,7 +91,8 @@ def plan_targets(source: Path, out: Path, ending: str = "same", existing: str = 
 def restore_all(restorer: PictureRestorer, targets: dict[Path, Path], stop: bool = False) -> list[str]:
     """Restore pictures one after the other, with a progress bar.
 
-    A picture that cannot be read, restored or written does not keep the others from being restored.
+    A picture that cannot be read, restored or written does not keep the others from being restored. Estimated noise
+    levels are printed.
 
     Args:
         restorer: does the work.
@@ -109,12 +110,17 @@ def restore_all(restorer: PictureRestorer, targets: dict[Path, Path], stop: bool
         for source, target in bar:
             bar.set_postfix_str(source.name)
             try:
-                write_picture(target, restorer.restore(read_picture(source)))
+                picture = read_picture(source)
+                level = restorer.noise_level(picture)
+                write_picture(target, restorer.restore(picture, level))
             except D2SMError as error:
                 message = str(error) if str(source) in str(error) else f"{source}: {error}"
                 if stop:
                     raise type(error)(message) from error
                 failures.append(message)
+                continue
+            if restorer.sigma == ESTIMATE:
+                tqdm.write(f"{source}: noise level {level:.1f}")
     return failures
 
 

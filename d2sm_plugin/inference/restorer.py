@@ -60,22 +60,28 @@ class PictureRestorer:
             raise OptionError(f"{name} takes images of {self.channels} channels; pictures have 1 or 3")
         self.device = next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
 
-    def noise_level(self, picture: Picture) -> float:
-        """Return the noise level (0 to 255) that the network is told for a picture."""
+    def noise_level(self, picture: Picture) -> float | None:
+        """Return the noise level (0 to 255) that the network is told for a picture; None where it is not told."""
+        if self.sigma is None:
+            return None
         if self.sigma == ESTIMATE:
             return min(255.0, 255 * estimate_noise_level(picture.pixels.astype(np.float32) / picture.white))
         return float(self.sigma)
 
-    def restore(self, picture: Picture) -> Picture:
+    def restore(self, picture: Picture, level: float | None) -> Picture:
         """Return the restored picture, of the same kind as the given one (grey or colour, depth, transparency).
+
+        Args:
+            picture: to be restored.
+            level: its :meth:`noise_level`.
 
         Raises:
             DataError: when the network returns values that are no numbers, or memory runs out.
         """
         lq = self._to_images(picture.pixels.astype(np.float32) / picture.white)
         batch = {"lq": lq.to(self.device)}
-        if self.sigma is not None:
-            batch["sigma"] = lq.new_full((len(lq), 1, 1, 1), self.noise_level(picture) / 255).to(self.device)
+        if level is not None:
+            batch["sigma"] = lq.new_full((len(lq), 1, 1, 1), level / 255).to(self.device)
         try:
             restored = restore_batch(self.network, batch, self.tile, self.tile_overlap, self.amp).cpu()
         except torch.cuda.OutOfMemoryError as error:

@@ -91,13 +91,13 @@ def test_grey_through_colour_is_the_mean_and_colour_through_grey_is_by_channel(n
     lq = torch.from_numpy(grey.pixels[..., 0] / np.float32(255)).expand(1, 3, -1, -1)
     with torch.inference_mode():
         mean = network(lq, torch.full((1, 1, 1, 1), 25 / 255)).mean(1)[0].clamp(0, 1) * 255
-    assert np.abs(colour_restorer.restore(grey).pixels[..., 0] - mean.numpy()).max() <= 0.501
+    assert np.abs(colour_restorer.restore(grey, 25).pixels[..., 0] - mean.numpy()).max() <= 0.501
     torch.manual_seed(1)
     grey_restorer = PictureRestorer(FFDNet(1, 1, num_feat=8, num_layers=3), sigma=25)
     colour = noise((10, 11, 3))
-    together = grey_restorer.restore(Picture(colour)).pixels
+    together = grey_restorer.restore(Picture(colour), 25).pixels
     for channel in range(3):
-        alone = grey_restorer.restore(Picture(colour[..., channel : channel + 1])).pixels
+        alone = grey_restorer.restore(Picture(colour[..., channel : channel + 1]), 25).pixels
         assert np.array_equal(together[..., channel : channel + 1], alone)
 
 
@@ -120,7 +120,7 @@ def test_enlarging_network_gets_its_transparency_enlarged():
         def forward(self, images):
             return images.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
-    restored = PictureRestorer(Twice()).restore(Picture(noise((5, 6, 3)), np.full((5, 6), 200, np.uint8)))
+    restored = PictureRestorer(Twice()).restore(Picture(noise((5, 6, 3)), np.full((5, 6), 200, np.uint8)), None)
     assert restored.pixels.shape == (10, 12, 3)
     assert restored.alpha.shape == (10, 12)
     assert (restored.alpha == 200).all()
@@ -170,13 +170,14 @@ def test_estimating_needs_pywavelets(network, monkeypatch):
         PictureRestorer(network, sigma="estimate")
 
 
-def test_estimate_of_known_noise(folder, run, network, tmp_path):
+def test_estimate_of_known_noise(folder, run, network, tmp_path, capsys):
     pytest.importorskip("pywt")
     generator = np.random.default_rng(0)
     smooth = np.linspace(0.3, 0.7, 128)[:, None, None] * np.ones((1, 128, 3))
     noisy = (smooth + generator.normal(0, 25 / 255, smooth.shape)).astype(np.float32)
     assert 255 * estimate_noise_level(noisy) == pytest.approx(25, rel=0.05)
     assert run(folder / "a.png", tmp_path / "out", "--sigma", "estimate") == 0
+    assert "a.png: noise level " in capsys.readouterr().out
     deep = Picture(np.rint(noisy.clip(0, 1) * 65535).astype(np.uint16))
     assert PictureRestorer(network, sigma="estimate").noise_level(deep) == pytest.approx(25, rel=0.05)
 
