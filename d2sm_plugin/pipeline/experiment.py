@@ -85,31 +85,35 @@ class Folder:
 
 
 @contextmanager
-def run_log(file: Path | None) -> Iterator[logging.Logger]:
-    """Log to the terminal and, for the first rank, to a file, for the time of a run.
+def run_log(first_rank: bool) -> Iterator[logging.Logger]:
+    """Log to the terminal for the time of a run; :func:`log_to_file` adds the file once there is a folder for it.
 
     Args:
-        file: the log file; None on other ranks, which log errors alone.
+        first_rank: whether this process reports; the others log errors alone.
     """
     logger = logging.getLogger(HOST_LOGGER)
     initialized_logger[HOST_LOGGER] = True  # or the host would add handlers of its own
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter(LOG_FORMAT))
-        logger.addHandler(handler)
     logger.propagate = False
-    logger.setLevel(logging.INFO if file is not None else logging.ERROR)
+    logger.setLevel(logging.INFO if first_rank else logging.ERROR)
+    _add_handler(logger, logging.StreamHandler())
     try:
         yield logger
     finally:
-        for handler in handlers:
+        for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()
+
+
+def log_to_file(logger: logging.Logger, file: Path) -> None:
+    """Write what is logged from now on to a file as well."""
+    _add_handler(logger, logging.FileHandler(file, encoding="utf-8"))
+
+
+def _add_handler(logger: logging.Logger, handler: logging.Handler) -> None:
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logger.addHandler(handler)
 
 
 def open_tensorboard(folder: Folder, options: Mapping[str, Any], first_step: int) -> SummaryWriter | None:

@@ -10,7 +10,7 @@ from typing import Any
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline.build import build_model
 from d2sm_plugin.pipeline.distributed import start_processes, stop_processes, wait_for_all
-from d2sm_plugin.pipeline.experiment import Folder, run_log, versions
+from d2sm_plugin.pipeline.experiment import Folder, log_to_file, run_log, versions
 from d2sm_plugin.pipeline.loaders import build_evaluation_loaders
 from d2sm_plugin.pipeline.report import result_table
 from d2sm_plugin.pipeline.validation import Evaluator
@@ -44,15 +44,16 @@ def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[in
     Returns:
         Name of the set -> (number of images, metric -> mean).
     """
-    loaders = build_evaluation_loaders(options["datasets"], ("test", "val"), options["rank"], options["world_size"])
-    model = build_model(options)
-    folder = Folder(options["path"]["results_root"], options["name"])
-    evaluator = Evaluator(options, loaders, folder.visualization, True, model.device)
-    if options["rank"] == 0:
-        folder.start(option_file, options, resume=False)
-    wait_for_all()
-    log_file = folder.path / f"test_{options['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
-    with run_log(log_file if options["rank"] == 0 else None) as logger:
+    with run_log(options["rank"] == 0) as logger:
+        datasets = options["datasets"]
+        loaders = build_evaluation_loaders(datasets, ("test", "val"), options["rank"], options["world_size"])
+        model = build_model(options)
+        folder = Folder(options["path"]["results_root"], options["name"])
+        evaluator = Evaluator(options, loaders, folder.visualization, True, model.device)
+        if options["rank"] == 0:
+            folder.start(option_file, options, resume=False)
+            log_to_file(logger, folder.path / f"test_{options['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log")
+        wait_for_all()
         logger.info(versions())
         if not options["path"]["pretrain_network_g"]:
             logger.warning("path.pretrain_network_g is not given: the network's weights are random.")

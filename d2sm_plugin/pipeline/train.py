@@ -27,7 +27,7 @@ from d2sm_plugin.pipeline.distributed import (
     stop_processes,
     wait_for_all,
 )
-from d2sm_plugin.pipeline.experiment import Folder, open_tensorboard, run_log, versions
+from d2sm_plugin.pipeline.experiment import Folder, log_to_file, open_tensorboard, run_log, versions
 from d2sm_plugin.pipeline.interrupt import StopSignals
 from d2sm_plugin.pipeline.loaders import TrainBatches, build_evaluation_loaders
 from d2sm_plugin.pipeline.random_state import random_state, restore_random_state, seed_everything
@@ -102,32 +102,21 @@ class TrainingRun:
             D2SMError: for any mistake in options, data or checkpoints, before training starts; later for losses that
                 stay non-finite and for checkpoints that cannot be written.
         """
-        options, resumed = self.options, self.resume_state is not None
-        state = read_state(self.resume_state) if self.resume_state is not None else None
-        self.start_iter = state["iter"] if state else 0
-        self.data = TrainBatches(
-            options["datasets"]["train"],
-            options["manual_seed"],
-            self.rank,
-            self.world_size,
-            drawn=state["drawn"] if state else 0,
-            pin_memory=options["num_gpu"] > 0,
-        )
-        loaders = build_evaluation_loaders(options["datasets"], ("val",), self.rank, self.world_size)
-        log_file = self.folder.path / f"train_{options['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
-        self.model = build_model(options)
-        self.evaluator = Evaluator(options, loaders, self.folder.visualization, False, self.model.device)
-        if self.rank == 0:
-            self.folder.start(self.option_file, options, resumed)
-        wait_for_all()
-        with run_log(log_file if self.rank == 0 else None) as self.logger:
-            self._describe(loaders)
+        with run_log(self.rank == 0) as self.logger:
+            state = self._build()
+            if self.rank == 0:
+                self.folder.start(self.option_file, self.options, resume=state is not None)
+                name = f"train_{self.options['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log"
+                log_to_file(self.logger, self.folder.path / name)
+            wait_for_all()
+            self._describe()
             if state is not None:
                 self._continue_from(state)
             else:
-                seed_everything(options["manual_seed"] + self.rank)
-            self.best = BestMetrics(options["val"]["metrics"], self.folder.metrics_file)
-            self.tensorboard = open_tensorboard(self.folder, options, self.start_iter + 1) if self.rank == 0 else None
+                seed_everything(self.options["manual_seed"] + self.rank)
+            self.best = BestMetrics(self.options["val"]["metrics"], self.folder.metrics_file)
+            first = self.start_iter + 1
+            self.tensorboard = open_tensorboard(self.folder, self.options, first) if self.rank == 0 else None
             try:
                 self._loop(self.tensorboard)
             finally:
@@ -142,7 +131,25 @@ class TrainingRun:
             return newest
         return Path(given).expanduser() if given else None
 
-    def _describe(self, loaders: Mapping[str, Any]) -> None:
+    def _build(self) -> dict[str, Any] | None:
+        """Build data, model and evaluator; returns the state to continue from, if any."""
+        options = self.options
+        state = read_state(self.resume_state) if self.resume_state is not None else None
+        self.start_iter = state["iter"] if state else 0
+        self.data = TrainBatches(
+            options["datasets"]["train"],
+            options["manual_seed"],
+            self.rank,
+            self.world_size,
+            drawn=state["drawn"] if state else 0,
+            pin_memory=options["num_gpu"] > 0,
+        )
+        loaders = build_evaluation_loaders(options["datasets"], ("val",), self.rank, self.world_size)
+        self.model = build_model(options)
+        self.evaluator = Evaluator(options, loaders, self.folder.visualization, False, self.model.device)
+        return state
+
+    def _describe(self) -> None:
         network = self.model.net_g
         parameters = sum(p.numel() for p in network.parameters())
         self.logger.info(versions())
@@ -152,7 +159,7 @@ class TrainingRun:
         )
         self.logger.info(
             f"Training images: {self.data.num_samples}; joint batch: {self.data.joint_batch} x "
-            f"{self.options['train']['accumulate']}; validation sets: {', '.join(loaders) or 'none'}"
+            f"{self.options['train']['accumulate']}; validation sets: {', '.join(self.evaluator.loaders) or 'none'}"
         )
 
     def _continue_from(self, state: Mapping[str, Any]) -> None:
@@ -171,6 +178,7 @@ class TrainingRun:
     def _loop(self, tensorboard: SummaryWriter | None) -> None:
         options, train, log = self.options, self.options["train"], self.options["logger"]
         messages = MessageLogger(options, self.start_iter, tensorboard)
+        messages.max_iters += 1  # it counts the steps left from the one before, which would be -1 at the end
         timer, data_timer = AvgTimer(), AvgTimer()
         bar = tqdm(
             total=train["total_iter"], initial=self.start_iter, unit="iter", disable=None if self.rank == 0 else True
