@@ -236,6 +236,15 @@ class D2SMModel(BaseModel):
         amp = self.amp if self.is_train else None
         return restore_batch(self.best_network, self.to_device(batch), tile, tile_overlap, amp)
 
+    def measure(self, batch: Mapping[str, Any], restored: Tensor) -> list[dict[str, float]]:
+        """Return what a model measures of each image of a batch beside ``val.metrics``; here nothing.
+
+        Args:
+            batch: as the dataset gives it.
+            restored: what :meth:`restore` returned for it.
+        """
+        return [{} for _ in restored]
+
     # ------------------------------------------------------------------------------------------------- state
 
     def networks(self) -> dict[str, dict[str, nn.Module]]:

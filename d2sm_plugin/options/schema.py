@@ -51,6 +51,9 @@ class TrainOptions(BaseModel):
     grad_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none: no clipping")
     accumulate: PositiveInt = Field(1, description="mini-batches for one optimiser step")
     max_nonfinite_steps: PositiveInt = Field(10, description="stop after so many non-finite losses in a row")
+    frozen: dict[str, NonNegativeInt] = Field(
+        default_factory=dict, description="part of the network -> step until which it keeps its weights (DICModel)"
+    )
     net_d_iters: PositiveInt = 1
     net_d_init_iters: NonNegativeInt = 0
 

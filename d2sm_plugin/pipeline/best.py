@@ -13,12 +13,13 @@ class BestMetrics:
     """Keeps, for each set and metric, the best value and its step.
 
     Args:
-        blocks: ``val.metrics``; a metric with ``better: lower`` is minimised, all others are maximised.
+        blocks: ``val.metrics``; a metric with ``better: lower`` is minimised, as is the error ``nrmse``; all others
+            are maximised.
         file: ``metrics.csv`` of the run, which may not exist yet.
     """
 
     def __init__(self, blocks: Mapping[str, Mapping[str, Any]], file: Path) -> None:
-        self.lower = {name for name, block in blocks.items() if block.get("better") == "lower"}
+        self.lower = {"nrmse"} | {name for name, block in blocks.items() if block.get("better") == "lower"}
         self.values: dict[tuple[str, str], tuple[float, int]] = {}
         self.steps: set[int] = set()
         if file.exists():

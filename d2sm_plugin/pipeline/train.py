@@ -151,11 +151,14 @@ class TrainingRun:
 
     def _describe(self) -> None:
         network = self.model.net_g
+        objectives = [
+            key.removesuffix("_opt") for key, block in self.options["train"].items() if _is_objective(key, block)
+        ]
         parameters = sum(p.numel() for p in network.parameters())
         self.logger.info(versions())
         self.logger.info(
             f"{type(self.model).__name__} with {type(network).__name__}, {parameters:,} parameters, on "
-            f"{self.model.device}, {self.world_size} process(es); objectives: {', '.join(self.model.objectives.terms)}"
+            f"{self.model.device}, {self.world_size} process(es); objectives: {', '.join(objectives)}"
         )
         self.logger.info(
             f"Training images: {self.data.num_samples}; joint batch: {self.data.joint_batch} x "
@@ -262,3 +265,7 @@ class TrainingRun:
             if (first, wanted) in improved:
                 for label, wrapped in self.model.networks().items():
                     self.store.save_network(wrapped, self.store.models / f"{label}_best_{wanted}.pth")
+
+
+def _is_objective(key: str, block: object) -> bool:
+    return key.endswith("_opt") and block is not None

@@ -75,12 +75,12 @@ class Evaluator:
         with bar:
             for batch in loader:
                 restored = model.restore(batch, self.val["tile"], self.val["tile_overlap"])
-                keys = image_keys(batch)
+                keys, extra = image_keys(batch), model.measure(batch, restored)
                 if self.segmentation is not None:
                     self.segmentation.add(keys, restored)
                 for position, key in enumerate(keys):
                     images = _image_row(batch, restored, position)
-                    rows.append((key, self._measure(images)))
+                    rows.append((key, self._measure(images) | extra[position]))
                     if self.pictures is not None and len(rows) <= shown:
                         self._write(images, name, key, iteration)
                 bar.update(len(keys))
