@@ -85,7 +85,9 @@ class DICNet(nn.Module):
     landmarks of the step before tell the restoration where eyes, nose and mouth are. The defaults are the published
     network (21,803,849 parameters, 16x16 to 128x128).
 
-    Initial values: Kaiming-normal by fan-in and zero biases, PReLU slopes 0.2.
+    Initial values of the restoration: Kaiming-normal by fan-in and zero biases, PReLU slopes 0.2. The hourglass, which
+    the publication never trains from the start, keeps PyTorch's smaller ones: as it has no normalisation, Kaiming's
+    would let its residual blocks multiply the variance by five each, and the alignment drown the other objectives.
 
     Args:
         points: set of landmarks, which decides their number and the facial components: ``ibug68``, ``helen29``.
@@ -137,8 +139,8 @@ class DICNet(nn.Module):
         )
         self.upsample = prelu_transposed(num_feat, kernel_size=8, stride=4, padding=2)
         self.tail = nn.Conv2d(num_feat, 3, 3, padding=1)
-        self.aligner = FeedbackHourglass(self.num_points, num_hourglass_feat)
         self.apply(_initialise)
+        self.aligner = FeedbackHourglass(self.num_points, num_hourglass_feat)
         if hourglass_weights is not None:
             load_weights(self.aligner, hourglass_weights)
 

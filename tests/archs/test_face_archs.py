@@ -150,6 +150,15 @@ def small(**changes):
     return DICNet(**{**SMALL, **changes})
 
 
+def test_random_heatmaps_start_small():
+    torch.manual_seed(0)
+    with torch.no_grad():
+        heatmaps = DICNet("helen29", num_feat=8, num_groups=1, projection=2, num_fusion_blocks=1)(
+            torch.rand(1, 3, 16, 16)
+        )["heatmaps"]
+    assert heatmaps.abs().max() < 10
+
+
 def test_every_parameter_gets_a_gradient():
     torch.manual_seed(0)
     network = small(num_steps=3)

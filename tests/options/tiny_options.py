@@ -19,6 +19,7 @@ TINY_WIDTH = {
     "SADNet": {"num_feat": 8},
     "MSBDN": {"num_feat": 4, "num_block": 1},
     "MSRResNet": {"num_feat": 8, "num_block": 1},
+    "MSRResNetX8": {"num_feat": 8, "num_block": 1},
     "StackedHourglass": {"num_stack": 2, "num_feat": 8},
     "DICNet": {
         "num_feat": 4, "num_steps": 2, "num_groups": 2, "projection": 2, "num_fusion_blocks": 1,
