@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.sampler import Sampler
@@ -36,9 +38,13 @@ class PatchSampler(Sampler):
         shared_stride: of the map that ``"shared"`` cuts; divides ``size`` and ``stride``. The larger, the faster and
             the less exact.
         seed: of the random choice.
+        max_patches_per_chunk: run the extractor on at most so many windows at a time, to the same result; None runs it
+            on all at once. Small chunks stay in a CPU's cache, where they are faster.
+        recompute: with chunks, keep the activations of one chunk at a time and compute them again in the backward
+            pass, so that memory does not grow with the number of windows; False keeps them all and computes them once.
 
     Raises:
-        OptionError: for a size, stride, scope, mode or shared_stride that cannot be used.
+        OptionError: for a size, stride, scope, mode, shared_stride or chunk that cannot be used.
     """
 
     def __init__(
@@ -50,9 +56,14 @@ class PatchSampler(Sampler):
         mode: str = "crop",
         shared_stride: int = 4,
         seed: int = 0,
+        max_patches_per_chunk: int | None = None,
+        recompute: bool = True,
     ) -> None:
         super().__init__(max_patches, scope, seed)
-        for name, value in (("size", size), ("stride", stride), ("shared_stride", shared_stride)):
+        sizes = {"size": size, "stride": stride, "shared_stride": shared_stride}
+        if max_patches_per_chunk is not None:
+            sizes["max_patches_per_chunk"] = max_patches_per_chunk
+        for name, value in sizes.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise OptionError(f"PatchSampler.{name}: expected a positive integer, got {value!r}")
         if mode not in MODES:
@@ -63,6 +74,7 @@ class PatchSampler(Sampler):
                 f"'shared'; choose a divisor of {math.gcd(size, stride)}"
             )
         self.size, self.stride, self.mode, self.shared_stride = size, stride, mode, shared_stride
+        self.chunk, self.recompute = max_patches_per_chunk, recompute
 
     def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, P, D) of the windows of restored images, with their graph, and of clear ones, without.
@@ -110,7 +122,22 @@ class PatchSampler(Sampler):
                 )
             early, late = extractor.split(self.shared_stride)
             images, scale = early(images), self.shared_stride
-        size = self.size // scale
-        corners = [(top // scale, left // scale) for top, left in windows]
-        crops = torch.stack([images[..., top : top + size, left : left + size] for top, left in corners], 1)
-        return late(crops.flatten(0, 1)).unflatten(0, (len(images), len(windows)))
+        corners = [(index, top // scale, left // scale) for index in range(len(images)) for top, left in windows]
+        return self._in_chunks(late, images, corners, self.size // scale).unflatten(0, (len(images), len(windows)))
+
+    def _in_chunks(
+        self, late: Callable[[Tensor], Tensor], maps: Tensor, corners: list[tuple[int, int, int]], size: int
+    ) -> Tensor:
+        """Features (n, D) of the windows of ``size`` at corners (image, row, column) of maps (B, C, h, w)."""
+
+        def run(maps: Tensor, part: list[tuple[int, int, int]]) -> Tensor:
+            return late(torch.cat([maps[i : i + 1, :, top : top + size, left : left + size] for i, top, left in part]))
+
+        step = self.chunk or len(corners)
+        parts = [corners[first : first + step] for first in range(0, len(corners), step)]
+        if len(parts) == 1:
+            return run(maps, corners)
+        if self.recompute and torch.is_grad_enabled() and maps.requires_grad:
+            # Extractors are in eval mode: nothing random would have to be repeated.
+            return torch.cat([checkpoint(run, maps, p, use_reentrant=False, preserve_rng_state=False) for p in parts])
+        return torch.cat([run(maps, part) for part in parts])

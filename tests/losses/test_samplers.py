@@ -136,6 +136,7 @@ def test_drawn_positions_are_the_same_of_both_images():
         ({"stride": 2.0}, r"PatchSampler\.stride: expected a positive integer, got 2\.0"),
         ({"max_patches": 0}, "PatchSampler: expected at least 1 samples of an image"),
         ({"max_patches": 1, "scope": "image"}, "PatchSampler: expected at least 2 samples of an image"),
+        ({"max_patches_per_chunk": 0}, r"PatchSampler\.max_patches_per_chunk: expected a positive integer, got 0"),
         ({"scope": "images"}, r"PatchSampler\.scope: 'images' is unknown; did you mean 'image'\?"),
         ({"mode": "crops"}, r"PatchSampler\.mode: 'crops' is unknown; did you mean 'crop'\?"),
     ],
@@ -173,6 +174,42 @@ def test_shared_windows_are_cut_out_of_the_map(max_patches):
     gradients = [torch.autograd.grad(features.square().sum(), restored)[0] for features in (crop[0], shared[0])]
     torch.testing.assert_close(*gradients)
     assert not shared[1].requires_grad
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+@pytest.mark.parametrize("options", [{}, {"mode": "shared", "shared_stride": 2}, {"max_patches": 7}])
+def test_chunks_give_the_same(options, recompute):
+    restored, clear = (image.double() for image in images(2, 20, 27))
+    restored = restored.detach().requires_grad_()
+    extractor = LocalExtractor().double()
+    found = []
+    for chunk in (None, 1, 5, 100):
+        sampler = PatchSampler(8, 4, max_patches_per_chunk=chunk, recompute=recompute, **options)
+        features, clear_features = sampler(extractor, restored, clear)
+        found.append((features, clear_features, *torch.autograd.grad(features.square().sum(), restored)))
+    for others in found[1:]:
+        torch.testing.assert_close(others, found[0], rtol=1e-12, atol=1e-14)
+
+
+def test_recomputed_chunks_keep_no_activations():
+    restored, clear = images(1, 20, 20)
+    kept = {}
+    for recompute in (True, False):
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, saved=saved: saved.append(tensor) or tensor, id):
+            PatchSampler(8, 1, max_patches_per_chunk=2, recompute=recompute)(TinyExtractor(), restored, clear)
+        kept[recompute] = sum({tensor.data_ptr(): tensor.numel() for tensor in saved}.values())
+    assert kept[True] < kept[False] / 5
+
+
+def test_windows_keep_the_layout_of_the_images():
+    class Layout(nn.Module):
+        def forward(self, images):
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            return images.flatten(1)
+
+    restored, clear = (image.contiguous(memory_format=torch.channels_last) for image in images(2, 12, 12))
+    PatchSampler(8, 2, max_patches_per_chunk=3)(Layout(), restored, clear)
 
 
 def test_shared_stride_must_divide():
