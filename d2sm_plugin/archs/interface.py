@@ -1,10 +1,14 @@
 """How the rest of the package talks to a network: what it takes, what it returns.
 
-A network may say by two optional class attributes what BasicSR's networks leave unsaid:
+A network may say by optional class attributes what BasicSR's networks leave unsaid:
 
 ``inputs``
     names of the batch entries that ``forward`` takes, in order; ``("lq",)`` where absent.
     FFDNet has ``("lq", "sigma")``.
+``size_multiple``
+    H and W for which the network works without padding; tiles start on multiples of it.
+``receptive_radius``
+    how many pixels away an output pixel sees; tiles with that much context give what the whole image gives.
 ``convert_state_dict``
     static method that maps the tensor names of published checkpoints to the network's own.
 

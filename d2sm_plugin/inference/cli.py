@@ -17,8 +17,8 @@ from d2sm_plugin.errors import D2SMError, DataError, OptionError
 from d2sm_plugin.inference.noise_level import ESTIMATE, parse_noise_level
 from d2sm_plugin.inference.picture_files import FORMATS, read_picture, write_picture
 from d2sm_plugin.inference.restorer import PictureRestorer
-from d2sm_plugin.options.yaml_reader import parse_yaml, read_yaml
 from d2sm_plugin.registry import build
+from d2sm_plugin.safe_yaml import parse_yaml, read_yaml
 from d2sm_plugin.weights import load_weights
 
 

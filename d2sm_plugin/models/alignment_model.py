@@ -34,7 +34,7 @@ class AlignmentModel(D2SMModel):
             outputs = network(*gather_inputs(network, self.to_device(batch)))
         return read_heatmaps(outputs["heatmaps"].float())
 
-    def restore(self, batch: Mapping[str, Any], tile: int | None = None, tile_overlap: int = 64) -> Tensor:
+    def restore(self, batch: Mapping[str, Any], tile: int | None = None, tile_overlap: int | None = None) -> Tensor:
         """Return the faces with their landmarks drawn, (B, 3, H, W), [0, 1]."""
         found = self.find(batch).cpu().numpy()
         pictures = []

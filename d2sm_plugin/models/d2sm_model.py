@@ -231,7 +231,7 @@ class D2SMModel(BaseModel):
         """The network that restores: the moving average where there is one."""
         return self.net_g_ema if self.net_g_ema is not None else self.net_g
 
-    def restore(self, batch: Mapping[str, Any], tile: int | None = None, tile_overlap: int = 64) -> Tensor:
+    def restore(self, batch: Mapping[str, Any], tile: int | None = None, tile_overlap: int | None = None) -> Tensor:
         """Return restored images (B, C, H, W), float32, not clamped; see :func:`restore_batch`."""
         amp = self.amp if self.is_train else None
         return restore_batch(self.best_network, self.to_device(batch), tile, tile_overlap, amp)

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.options.checks import check_types
 from d2sm_plugin.options.schema import LoggerOptions, Options, PathOptions, Strict, TrainOptions, ValOptions
-from d2sm_plugin.options.yaml_reader import parse_yaml, read_yaml
+from d2sm_plugin.safe_yaml import parse_yaml, read_yaml
 
 _BLOCKS: dict[str, type] = {
     "path": PathOptions,

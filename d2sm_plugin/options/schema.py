@@ -78,7 +78,9 @@ class ValOptions(Strict):
     suffix: str | None = Field(None, description="appended to the names of restored pictures (testing)")
     pbar: bool = Field(True, description="progress bar")
     tile: PositiveInt | None = Field(None, description="restore by tiles of so many pixels; none: whole images")
-    tile_overlap: NonNegativeInt = Field(64, description="pixels that neighbouring tiles share")
+    tile_overlap: NonNegativeInt | None = Field(
+        None, description="context on each inner side of a tile, in pixels; none: as far as the network sees"
+    )
     measure_input: bool = Field(False, description="measure the degraded images as well, as NAME_input")
     save_best: str | None = Field(None, description="metric whose best network on the first set is kept")
     metrics: dict[str, Block] = Field(default_factory=dict, description="name: {type: calculate_psnr, crop_border: 0}")

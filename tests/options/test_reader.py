@@ -8,7 +8,7 @@ import yaml
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.options.reader import apply_override, read_options, validate_options
-from d2sm_plugin.options.yaml_reader import parse_yaml
+from d2sm_plugin.safe_yaml import parse_yaml
 
 RAW = {
     "name": "x",
