@@ -123,15 +123,18 @@ def test_parts_of_other_networks(cat):
         TimmFeatures("vit_tiny_patch16_224", weights=None).split(16)
 
 
-def test_shared_windows_come_close_to_cropped_ones(extractor):
+def test_shared_windows_and_cropped_ones(extractor):
     image = torch.from_numpy(data.astronaut()[100:356, 100:356]).permute(2, 0, 1)[None].float() / 255
     noisy = (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
-    gradients = []
-    for mode in ("crop", "shared"):
-        patches = {"type": "PatchSampler", "size": 160, "stride": 32, "mode": mode}
+    found = []
+    for options in ({}, {"mode": "shared"}, {"mode": "shared", "border": "open"}):
+        patches = {"type": "PatchSampler", "size": 160, "stride": 32, **options}
         value = D2SMLoss(extractor, patches=patches)(noisy, image)
-        gradients.append(torch.autograd.grad(value, noisy)[0].flatten())
-    assert torch.nn.functional.cosine_similarity(*gradients, 0) > 0.8
+        found.append((value.item(), torch.autograd.grad(value, noisy)[0].flatten()))
+    (crop, gradient), (padded, of_padded), (_, of_open) = found
+    assert padded == pytest.approx(crop, rel=1e-4)
+    assert torch.nn.functional.cosine_similarity(of_padded, gradient, 0) > 0.9999
+    assert torch.nn.functional.cosine_similarity(of_open, gradient, 0) > 0.8
 
 
 def test_package_that_is_missing(monkeypatch):

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.features import build_extractor
+from d2sm_plugin.losses import PatchSampler
+from d2sm_plugin.losses.shared_windows import Reach, measure_reach
+
+
+class Layers(nn.Module):
+    """Early layers that look over the cells of their map, with even and odd paddings, and late ones."""
+
+    def __init__(self, lopsided=False):
+        super().__init__()
+        torch.manual_seed(0)
+        first = [nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 4, 3, stride=2)] if lopsided else [nn.Conv2d(3, 4, 3, 2, 1)]
+        self.early = nn.Sequential(
+            *first,
+            nn.Softplus(),
+            nn.Conv2d(4, 5, 5, padding=2),
+            nn.Softplus(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(5, 6, 3, 1, 1),
+        ).double()
+        self.late = nn.Sequential(nn.Tanh(), nn.Conv2d(6, 7, 3, padding=1)).double()
+
+    def split(self, stride):
+        assert stride == 4
+        return self.early, lambda maps: self.late(maps).mean((2, 3))
+
+    def forward(self, images):
+        return self.late(self.early(images)).mean((2, 3))
+
+
+def images(height, width, layout=torch.contiguous_format):
+    torch.manual_seed(1)
+    restored, clear = (torch.rand(2, 3, height, width).double().contiguous(memory_format=layout) for _ in range(2))
+    return restored.requires_grad_(), clear
+
+
+def both(extractor, restored, clear, size, stride, **options):
+    """Features and gradient of crop and shared."""
+    found = []
+    for mode in ("crop", "shared"):
+        sampler = PatchSampler(size, stride, mode=mode, shared_stride=4, **options)
+        features, clear_features = sampler(extractor, restored, clear)
+        weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
+        found.append((features, clear_features, *torch.autograd.grad((features * weights).sum(), restored)))
+    return found
+
+
+@pytest.mark.parametrize("lopsided", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("height", "width", "size", "stride", "options"),
+    [
+        (72, 88, 40, 8, {}),
+        (73, 91, 40, 8, {"max_patches": 5}),  # images that are no whole number of cells
+        (72, 88, 40, 16, {"max_patches_per_chunk": 3}),
+        (41, 50, 40, 8, {}),
+        (40, 40, 12, 4, {}),  # the strips are nearly as large as the windows
+        (24, 28, 8, 4, {}),  # every cell sees a border
+    ],
+)
+def test_padded_borders_equal_crop(lopsided, layout, height, width, size, stride, options):
+    extractor = Layers(lopsided)
+    crop, shared = both(extractor, *images(height, width, layout), size, stride, **options)
+    torch.testing.assert_close(shared, crop, rtol=1e-11, atol=1e-13)
+    assert not shared[1].requires_grad
+
+
+def test_open_borders_differ_from_crop():
+    crop, shared = both(Layers(), *images(72, 88), 40, 8, border="open")
+    assert not torch.allclose(crop[0], shared[0], rtol=1e-4)
+    assert torch.allclose(crop[0], shared[0], rtol=0.3, atol=0.1)
+
+
+def test_reach():
+    example = torch.zeros(1, dtype=torch.float64)
+    assert measure_reach(nn.Conv2d(3, 2, 3, 2, 1).double(), 2, example) == Reach(1, 1)
+    assert measure_reach(nn.Conv2d(3, 2, 4, 4).double(), 4, example) == Reach(0, 3)
+    lopsided = nn.Sequential(nn.ZeroPad2d((0, 2, 0, 1)), nn.Conv2d(3, 2, (4, 5), 3)).double()
+    assert measure_reach(lopsided, 3, example) == Reach(0, 4)
+
+
+def test_early_parts_that_see_the_whole_image():
+    class Global(Layers):
+        def split(self, stride):
+            early, late = super().split(stride)
+            return lambda x: early(x) * early(x).mean((2, 3), keepdim=True), late
+
+    with pytest.raises(OptionError, match=r"shared_stride: up to stride 4 the extractor looks further than 48 pixels"):
+        both(Global(), *images(72, 88), 40, 8)
+    both(Global(), *images(72, 88), 40, 8, border="open")
+
+
+@pytest.mark.parametrize(
+    ("block", "stride"),
+    [
+        ({"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}, 4),
+        ({"type": "TimmFeatures", "model": "resnet18", "weights": None}, 4),
+        ({"type": "VGG19Features", "layer": "conv3_1", "weights": None, "pooling": "mean"}, 4),
+    ],
+)
+def test_real_extractors(block, stride):
+    torch.manual_seed(0)
+    extractor = build_extractor(block, "test").double()
+    crop, shared = both(extractor, *images(64, 68), 56, 4, max_patches=2)
+    torch.testing.assert_close(shared, crop, rtol=1e-9, atol=1e-11)
+
+
+def test_border_option():
+    with pytest.raises(OptionError, match=r"PatchSampler\.border: 'opened' is unknown; did you mean 'open'"):
+        PatchSampler(border="opened")
