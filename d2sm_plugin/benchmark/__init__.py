@@ -1,0 +1,1 @@
+"""Side-by-side measurements of time, memory and arithmetic; see ``tools/benchmark.py``."""

@@ -1,0 +1,52 @@
+"""One step of the divergence over a full queue, without extractor, against the formula as the paper prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from d2sm_plugin.benchmark.formula import PrintedQueue
+from d2sm_plugin.benchmark.material import ARRIVING, feature_pair
+from d2sm_plugin.benchmark.measure import Case, Settings, Step
+from d2sm_plugin.losses import QueueSampler
+
+
+def build(settings: Settings) -> Case:
+    """A queue of 4096 samples (512 when small) of 4096 values, 32 new ones, forward and backward, float32."""
+    size = 512 if settings.small else 4096
+    return Case(
+        f"loss step, q={size}, N={ARRIVING}, D=4096",
+        "formula",
+        {
+            "formula": lambda: _formula(size, settings),
+            "queue": full_queue_step(size, settings),
+            "queue, bfloat16 storage": full_queue_step(size, settings, dtype="bfloat16"),
+        },
+        rounds=5,
+    )
+
+
+def full_queue_step(size: int, settings: Settings, **options: str) -> Callable[[], Step]:
+    """Return what prepares a full queue of this size and returns its step."""
+
+    def prepare() -> Step:
+        queue = QueueSampler(size, **options).to(settings.device)
+        batches = [feature_pair(ARRIVING, settings, seed) for seed in range(8)]
+        for index in range(size // ARRIVING):
+            queue(*batches[index % len(batches)])
+
+        def step() -> None:
+            queue(*batches[0]).backward()
+
+        return step
+
+    return prepare
+
+
+def _formula(size: int, settings: Settings) -> Step:
+    queue = PrintedQueue(*feature_pair(size, settings, seed=1))
+    restored, clear = feature_pair(ARRIVING, settings, seed=0)
+
+    def step() -> None:
+        queue(restored, clear).backward()
+
+    return step
