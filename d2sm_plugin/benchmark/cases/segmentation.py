@@ -10,8 +10,9 @@ import torch
 from d2sm_plugin.benchmark.material import scene_folder
 from d2sm_plugin.benchmark.measure import Case, Settings, Step
 from d2sm_plugin.data.image_store import open_images
+from d2sm_plugin.evaluation.methods import stored_method
+from d2sm_plugin.evaluation.seg_scoring import score_method
 from d2sm_plugin.seg.classes import load_class_set
-from d2sm_plugin.seg.evaluate import score_method, stored_method
 from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
 
 #: HRNetV2-W18-small with 19 classes, random weights; mmseg ships the config.

@@ -9,11 +9,11 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.data.noise import noise_for_key
+from d2sm_plugin.evaluation.methods import Image, Method
 from d2sm_plugin.inference.restore import restore_batch
 from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.registry import build
-from d2sm_plugin.seg.evaluate import Image, Method
 from d2sm_plugin.weights import load_weights
 
 CLEAN = "clean"

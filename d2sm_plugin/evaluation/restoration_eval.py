@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from basicsr.metrics import calculate_psnr, calculate_ssim
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from d2sm_plugin.data.image_store import ImageStore, open_images
-from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.evaluation.comparison_pictures import stack, thumbnail
+from d2sm_plugin.evaluation.comparison_report import Scores, write_report
+from d2sm_plugin.evaluation.methods import Image, Method, read_like, spread, stored_method
 from d2sm_plugin.inference.dark_channel_prior import dark_channel_prior
-from d2sm_plugin.pipeline.comparison_pictures import stack, thumbnail
-from d2sm_plugin.pipeline.comparison_report import Scores, write_report
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
-
-Image = NDArray[np.uint8]
 
 #: Names of the row and the column that the tool adds to those the user names.
 DCP, CLEAN = "DCP", "clean"
 #: Widest column of the side-by-side pictures, in pixels.
 _COLUMN_WIDTH = 640
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the table.
-
-    Attributes:
-        name: of the row.
-        read: returns the uint8 RGB image (H, W, 3) of a key.
-        describe: names the file or record of a key, for messages.
-    """
-
-    name: str
-    read: Callable[[str], Image]
-    describe: Callable[[str], str]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +55,7 @@ def gather_methods(
         raise OptionError("--dcp restores the degraded images; say where they are with --lq")
     methods = []
     if lq is not None:
-        degraded = _stored(lq[0], open_images(lq[1]), clean)
+        degraded = stored_method(lq[0], open_images(lq[1]), clean.keys, str(clean.root))
         methods.append(degraded)
         if dcp is not None:
             methods.append(_dark_channel_method(degraded, dcp))
@@ -81,7 +63,7 @@ def gather_methods(
         name, separator, path = entry.partition("=")
         if not (name and separator and path):
             raise OptionError(f"--restored {entry}: expected NAME=PATH, for example MSBDN=results/msbdn")
-        methods.append(_stored(name, open_images(path), clean))
+        methods.append(stored_method(name, open_images(path), clean.keys, str(clean.root)))
     names = [method.name for method in methods] + [CLEAN]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -107,14 +89,14 @@ def evaluate(
         DataError: when an image does not decode, or its size differs from the clean one's; the message names it.
         OptionError: when the border leaves nothing of an image.
     """
-    shown = _spread(clean.keys, max_pictures if pictures is not None else 0)
+    shown = spread(clean.keys, max_pictures if pictures is not None else 0)
     scores = Scores([method.name for method in methods], crop_border)
     rows = []
     for key in tqdm(clean.keys, desc="comparing", unit="image", dynamic_ncols=True):
         reference = clean.read_rgb(key)
         if min(reference.shape[:2]) - 2 * crop_border < 11:  # the window of SSIM
             raise OptionError(f"--crop-border {crop_border}: it leaves too little of {clean.describe(key)}; lower it")
-        images = {method.name: _read_like(method, key, reference) for method in methods}
+        images = {method.name: read_like(method, key, reference) for method in methods}
         for name, image in images.items():
             psnr, ssim = measure(image, reference, crop_border)
             scores.add(name, key, psnr, ssim)
@@ -135,28 +117,6 @@ def measure(image: Image, reference: Image, crop_border: int) -> tuple[float, fl
     return float(psnr), float(ssim)
 
 
-def _stored(name: str, store: ImageStore, clean: ImageStore) -> Method:
-    """A set of files or records, whose keys are the clean ones', or those with one and the same ``_suffix``."""
-    suffix = _common_suffix(store, clean)
-    lacking = [key for key in clean.keys if key + suffix not in store]
-    if lacking:
-        raise DataError(
-            f"{store.root}: {len(lacking)} of the {len(clean)} images in {clean.root} have no counterpart in it "
-            f"(first: '{lacking[0]}'); give a set with the same names"
-        )
-    return Method(name, lambda key: store.read_rgb(key + suffix), lambda key: store.describe(key + suffix))
-
-
-def _common_suffix(store: ImageStore, clean: ImageStore) -> str:
-    """The suffix that BasicSR's testing adds to every name (``KEY_SUFFIX.png``); empty where the names are equal."""
-    first = clean.keys[0]
-    if first in store:
-        return ""
-    candidates = [key[len(first) :] for key in store.keys if key.startswith(f"{first}_")]
-    fitting = [suffix for suffix in candidates if all(key + suffix in store for key in clean.keys)]
-    return fitting[0] if len(fitting) == 1 else ""
-
-
 def _dark_channel_method(degraded: Method, folder: Path) -> Method:
     def restore(key: str) -> Image:
         image = np.round(dark_channel_prior(degraded.read(key)) * 255).astype(np.uint8)
@@ -164,22 +124,6 @@ def _dark_channel_method(degraded: Method, folder: Path) -> Method:
         return image
 
     return Method(DCP, restore, lambda key: f"{degraded.describe(key)} restored by DCP")
-
-
-def _read_like(method: Method, key: str, reference: Image) -> Image:
-    image = method.read(key)
-    if image.shape != reference.shape:
-        raise DataError(
-            f"{method.describe(key)}: the image is {image.shape[1]}x{image.shape[0]} (width x height), the clean one "
-            f"{reference.shape[1]}x{reference.shape[0]}; they must be equal"
-        )
-    return image
-
-
-def _spread(keys: Sequence[str], count: int) -> set[str]:
-    """Choose ``count`` keys, evenly spread from the first to the last."""
-    positions = np.linspace(0, len(keys) - 1, min(count, len(keys))).round().astype(int)
-    return {keys[position] for position in positions}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,33 +16,16 @@ from torch import Tensor
 
 from d2sm_plugin.data.image_store import ImageStore
 from d2sm_plugin.errors import DataError
+from d2sm_plugin.evaluation.methods import Image, Method
 from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores
 from d2sm_plugin.seg.hook import read_label_for
 from d2sm_plugin.seg.segmentor import Segmentor
 
-Image = NDArray[np.uint8]
 T = TypeVar("T")
 
 #: Threads that read and decode files while the network works.
 _READERS = 2
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the table.
-
-    Attributes:
-        name: of the row.
-        read: returns the uint8 RGB image (H, W, 3) of a key.
-        describe: names the file or record of a key, for messages.
-        computed: the images are made as they are read (by a network), not taken from files; nothing is read ahead.
-    """
-
-    name: str
-    read: Callable[[str], Image]
-    describe: Callable[[str], str]
-    computed: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,40 +49,6 @@ class _Sample:
     image: Image
     label: Tensor
     psnr: float | None
-
-
-def stored_method(name: str, store: ImageStore, keys: Sequence[str], reference: str) -> Method:
-    """Return the method of a set of files or records.
-
-    Args:
-        name: of the row.
-        store: its keys are ``keys``, or ``keys`` with one and the same ``_suffix``, as testing can add.
-        keys: the images that are scored.
-        reference: names the set that ``keys`` come from, for messages.
-
-    Raises:
-        DataError: when the sets are unequal; the message names the first image that only one of them has.
-    """
-    suffix = _common_suffix(store, keys)
-    wanted = {key + suffix for key in keys}
-    for only, where, missing in (
-        (sorted(wanted.difference(store.keys)), reference, store.root),
-        (sorted(set(store.keys) - wanted), store.root, reference),
-    ):
-        if only:
-            raise DataError(
-                f"{missing}: it lacks {len(only)} of the images of {where} (first: '{only[0]}'); the sets must hold "
-                f"images of the same names"
-            )
-    return Method(name, lambda key: store.read_rgb(key + suffix), lambda key: store.describe(key + suffix))
-
-
-def _common_suffix(store: ImageStore, keys: Sequence[str]) -> str:
-    if keys[0] in store:
-        return ""
-    candidates = {key[len(keys[0]) :] for key in store.keys if key.startswith(f"{keys[0]}_")}
-    fitting = [suffix for suffix in sorted(candidates) if all(key + suffix in store for key in keys)]
-    return fitting[0] if len(fitting) == 1 else ""
 
 
 def score_method(

@@ -14,7 +14,7 @@ import numpy as np
 from tabulate import tabulate
 
 from d2sm_plugin.errors import DataError
-from d2sm_plugin.seg.evaluate import MethodScores
+from d2sm_plugin.evaluation.seg_scoring import MethodScores
 
 _SUMMARY = ("mIoU", "aAcc", "mAcc")
 

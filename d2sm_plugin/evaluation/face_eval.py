@@ -17,13 +17,14 @@ from d2sm_plugin.data.face_pictures import draw_points
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.data.landmark_table import read_landmark_table
 from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.evaluation.comparison_pictures import stack
+from d2sm_plugin.evaluation.face_report import FaceScores, write_face_report
+from d2sm_plugin.evaluation.methods import Method, read_like, spread
+from d2sm_plugin.evaluation.restoration_eval import CLEAN, gather_methods
 from d2sm_plugin.landmarks import POINT_SETS
 from d2sm_plugin.metrics.landmark_finder import LandmarkFinder
 from d2sm_plugin.metrics.nrmse_metric import REPORTED, normalisers_of, nrmse
-from d2sm_plugin.pipeline.comparison_pictures import stack
-from d2sm_plugin.pipeline.face_report import FaceScores, write_face_report
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
-from d2sm_plugin.pipeline.restoration_eval import CLEAN, Method, gather_methods
 
 #: Name of the row that the tool makes of the small faces.
 BICUBIC = "bicubic"
@@ -126,12 +127,11 @@ def evaluate_faces(
         f"NRMSE of {finder.scheme.count} landmarks, normalised by {', '.join(units)}; {REPORTED} is the one to report.",
     ]
     scores = FaceScores([method.name for method in methods], notes)
-    count = min(max_pictures, len(clean)) if pictures is not None else 0
-    shown = {clean.keys[place] for place in np.linspace(0, len(clean) - 1, count).round().astype(int)}
+    shown = spread(clean.keys, max_pictures if pictures is not None else 0)
     rows = []
     for key in tqdm(clean.keys, desc="comparing", unit="face", dynamic_ncols=True):
         reference = clean.read_rgb(key)
-        faces = {method.name: _read_like(method, key, reference) for method in methods}
+        faces = {method.name: read_like(method, key, reference) for method in methods}
         found = dict(zip(faces, finder.find(np.stack(list(faces.values()))), strict=True))
         for name, face in faces.items():
             errors = {f"NRMSE {unit}": nrmse(found[name], landmarks[key], finder.scheme.name, unit) for unit in units}
@@ -153,16 +153,6 @@ def measure_face(face: NDArray[np.uint8], reference: NDArray[np.uint8], crop_bor
         values[f"PSNR {label}"] = float(calculate_psnr(*pair, **options))
         values[f"SSIM {label}"] = float(calculate_ssim(*pair, **options))
     return values
-
-
-def _read_like(method: Method, key: str, reference: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    face = method.read(key)
-    if face.shape != reference.shape:
-        raise DataError(
-            f"{method.describe(key)}: the face is {face.shape[1]}x{face.shape[0]} (width x height), the clear one "
-            f"{reference.shape[1]}x{reference.shape[0]}; they must be equal"
-        )
-    return face
 
 
 def _picture(

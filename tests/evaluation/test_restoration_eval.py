@@ -10,8 +10,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from d2sm_plugin.data.haze import add_haze, stereo_pair_with_depth
 from d2sm_plugin.errors import DataError, OptionError
-from d2sm_plugin.pipeline.comparison_pictures import stack, thumbnail
-from d2sm_plugin.pipeline.restoration_eval import main, measure
+from d2sm_plugin.evaluation.comparison_pictures import stack, thumbnail
+from d2sm_plugin.evaluation.restoration_eval import main, measure
 
 
 def save(folder, images, suffix=""):
@@ -131,7 +131,7 @@ def test_bad_arguments_are_refused(sets, arguments, message):
 
 def test_missing_image_is_named(sets):
     (sets["hazy"] / "01.png").unlink()
-    with pytest.raises(DataError, match=r"1 of the 3 images .* no counterpart in it \(first: '01'\)"):
+    with pytest.raises(DataError, match=r"hazy: it lacks 1 of the images of .*clean \(first: '01'\)"):
         run(sets, "--lq", sets["hazy"])
 
 

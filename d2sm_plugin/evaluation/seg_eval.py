@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.evaluation.methods import Image, Method, stored_method
+from d2sm_plugin.evaluation.seg_methods import CLEAN, noisy_and_restored
+from d2sm_plugin.evaluation.seg_report import tables, write_report
+from d2sm_plugin.evaluation.seg_scoring import MethodScores, score_method
 from d2sm_plugin.pipeline.pictures import write_png
-from d2sm_plugin.pipeline.seg_eval_methods import CLEAN, noisy_and_restored
-from d2sm_plugin.pipeline.seg_eval_report import tables, write_report
 from d2sm_plugin.seg.classes import ClassSet
-from d2sm_plugin.seg.evaluate import Image, Method, MethodScores, score_method, stored_method
 from d2sm_plugin.seg.hook import choose_classes
 from d2sm_plugin.seg.overlay import overlay
 from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
