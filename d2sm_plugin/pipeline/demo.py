@@ -29,6 +29,7 @@ from d2sm_plugin.seg.hook import SegmentationHook
 matplotlib.use("Agg")
 from matplotlib import pyplot  # the backend is chosen first: there may be no screen
 
+_BASE = "demo_base"  # what both runs start from
 _RUNS = {"L1": "demo_l1", "L1 + D2SM": "demo_d2sm"}
 _ROWS = ("noisy", *_RUNS, "clean")
 _SIZE = ("192", "384")
@@ -37,7 +38,7 @@ Table = dict[int, dict[str, dict[str, float]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make data, train twice, test, and print the table; see ``--help``."""
+    """Make data, train, go on with L1 and with L1 + D2SM, test, and print the table; see ``--help``."""
     parser = argparse.ArgumentParser(description="Train FFDNet with L1 and with L1 + D2SM on generated street scenes.")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for everything that is made")
     parser.add_argument("--options", type=Path, default=Path("options"), help="folder with demo_*.yml")
@@ -51,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = args.out / "data"
     counts = ["--num-train", str(args.num_train), "--num-val", str(args.num_val), "--size", *_SIZE]
     preparation.main(["demo", "--out", str(data), *counts, "--overwrite"])
-    for run in _RUNS.values():
-        training.main(["-opt", str(args.options / f"{run}.yml"), "--force_yml", *_overrides(args, data)])
+    for run in (_BASE, *_RUNS.values()):
+        training.main(["-opt", str(args.options / f"{run}.yml"), "--force_yml", *_overrides(args, data, run)])
     table, loaders = _measure(args, data)
     _write_table(table, args.out / "table.csv")
     _plot_curves(args.out)
@@ -61,12 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _overrides(args: argparse.Namespace, data: Path) -> list[str]:
+def _overrides(args: argparse.Namespace, data: Path, run: str) -> list[str]:
     changed = [
         f"datasets:train:dataroot_gt={data}/train_images.lmdb",
         f"datasets:val:dataroot_gt={data}/val_images.lmdb",
         f"path:experiments_root={args.out}/experiments",
     ]
+    if run != _BASE:
+        changed.append(f"path:pretrain_network_g={_weights(args.out, _BASE)}")
     if args.iterations is not None:
         changed += [f"train:total_iter={args.iterations}", f"train:scheduler:periods=[{args.iterations}]"]
     return changed
@@ -76,8 +79,7 @@ def _measure(args: argparse.Namespace, data: Path) -> tuple[Table, Mapping[str, 
     """Return noise level -> method -> metric -> value, and the loaders of the test scenes by set."""
     table: Table = {}
     for method, run in _RUNS.items():
-        weights = args.out / "experiments" / run / "models" / "net_g_latest.pth"
-        options = _test_options(args, data, f"{run}_test", weights)
+        options = _test_options(args, data, f"{run}_test", _weights(args.out, run))
         for name, (_, metrics) in run_test(options, str(args.options / "demo_test.yml")).items():
             rows = table.setdefault(int(name.rsplit("sigma", 1)[1]), {})
             rows[method] = {key: metrics[key] for key in ("psnr", "ssim", "mIoU")}
@@ -89,6 +91,10 @@ def _measure(args: argparse.Namespace, data: Path) -> tuple[Table, Mapping[str, 
         rows["noisy"]["mIoU"] = _miou(hook, loader, "lq")
         rows["clean"] = {"psnr": float("inf"), "ssim": 1.0, "mIoU": _miou(hook, loader, "gt")}
     return table, loaders
+
+
+def _weights(out: Path, run: str) -> Path:
+    return out / "experiments" / run / "models" / "net_g_latest.pth"
 
 
 def _test_options(args: argparse.Namespace, data: Path, name: str, weights: Path) -> dict[str, Any]:
@@ -120,12 +126,14 @@ def _write_table(table: Table, path: Path) -> None:
 
 
 def _plot_curves(out: Path) -> None:
-    """Draw PSNR against training steps for both runs into ``curves.png``."""
+    """Draw PSNR against training steps into ``curves.png``: what both runs start from, then each of them."""
     figure, axes = pyplot.subplots(figsize=(6, 4))
+    common = _psnr_curve(out, _BASE)
+    axes.plot(*zip(*common, strict=True), color="grey", marker=".", label="L1, common start")
+    last, start = common[-1]
     for method, run in _RUNS.items():
-        with (out / "experiments" / run / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["metric"] == "psnr"]
-        axes.plot([int(row["iter"]) for row in rows], [float(row["value"]) for row in rows], marker="o", label=method)
+        curve = [(last, start), *((last + step, value) for step, value in _psnr_curve(out, run))]
+        axes.plot(*zip(*curve, strict=True), marker=".", label=method)
     axes.set_xlabel("training step")
     axes.set_ylabel("PSNR on validation scenes, σ = 25 (dB)")
     axes.grid(alpha=0.3)
@@ -133,6 +141,11 @@ def _plot_curves(out: Path) -> None:
     figure.tight_layout()
     figure.savefig(out / "curves.png", dpi=120)
     pyplot.close(figure)
+
+
+def _psnr_curve(out: Path, run: str) -> list[tuple[int, float]]:
+    with (out / "experiments" / run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return [(int(row["iter"]), float(row["value"])) for row in csv.DictReader(file) if row["metric"] == "psnr"]
 
 
 def _write_gallery(out: Path, loaders: Mapping[str, Any]) -> None:
