@@ -19,6 +19,7 @@ lint: $(READY)
 
 # basicsr is a source package whose build asks for torch; built beside the installed one, it is not downloaded twice.
 $(READY): setup.py
+	@echo 'Installing into $(VENV); PyTorch is large, so this takes a few minutes.'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade pip setuptools wheel
 	$(PIP) install --quiet torch torchvision

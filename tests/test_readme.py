@@ -35,5 +35,5 @@ def test_option_fragment_is_valid():
 
 
 def test_files_that_it_names_exist():
-    for path in re.findall(r"(?:options|tools|docs)/[\w/]+\.(?:yml|py|md|png)", README):
+    for path in re.findall(r"(?:options|tools|docs)/[\w/]+\.(?:yml|py|md|jpg)", README):
         assert (ROOT / path).is_file(), path
