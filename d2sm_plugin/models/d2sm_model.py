@@ -61,7 +61,11 @@ class D2SMModel(BaseModel):
         if train["ema_decay"] > 0:
             self.net_g_ema = deepcopy(self.net_g).eval().requires_grad_(False)
         self.objectives = Objectives(train).to(self.device).train()
+        if train["channels_last"]:
+            self.objectives.to(memory_format=torch.channels_last)
         self.trained_net = self.distribute(self.net_g.train())
+        if train["compile"]:
+            self.trained_net = torch.compile(self.trained_net)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self.optimizers = [build_optimiser(train["optim_g"], self.net_g.parameters(), "train.optim_g")]
         if train["scheduler"] is not None:
@@ -146,7 +150,7 @@ class D2SMModel(BaseModel):
 
     def _without_sync(self, last: bool) -> AbstractContextManager:
         """Gradients travel between ranks once for each step, with its last mini-batch."""
-        if last or not isinstance(self.trained_net, DistributedDataParallel):
+        if last or not self.opt["dist"]:
             return nullcontext()
         return self.trained_net.no_sync()
 

@@ -134,3 +134,19 @@ def test_moving_average_follows_weights_and_copies_buffers():
     model.train_step([batch()], 1)
     assert model.net_g_ema.scale.item() == pytest.approx(0.75 * start + 0.25 * model.net_g.scale.item())
     assert model.best_network is model.net_g_ema
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_the_same_weights():
+    plain, compiled = model_of(), model_of(compile=True)
+    for step in (1, 2, 3):
+        assert plain.train_step([batch()], step) and compiled.train_step([batch()], step)
+    assert compiled.net_g.state_dict().keys() == plain.net_g.state_dict().keys()
+    assert compiled.net_g.scale.item() == pytest.approx(plain.net_g.scale.item(), rel=1e-6)
+
+
+def test_channels_last_reaches_the_extractor():
+    extractor = {"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}
+    model = model_of(channels_last=True, d2sm_opt={"type": "D2SMLoss", "extractor": extractor})
+    weight = model.objectives.terms["d2sm"].extractor.network.conv_stem.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
