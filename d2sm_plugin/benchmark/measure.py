@@ -85,11 +85,10 @@ def count_flops(step: Step) -> int:
 
 
 def run_case(case: Case, settings: Settings) -> dict[str, Timing]:
-    """Measure all variants in turns; each first runs once unmeasured and once under the counter of operations."""
+    """Measure all variants in turns; each first runs once unmeasured, under the counter of operations."""
     steps = {name: prepare() for name, prepare in case.variants.items()}
     timings = {name: Timing() for name in steps}
     for name, step in steps.items():
-        step()
         timings[name].flops = count_flops(step)
     for _ in range(min(case.rounds, settings.repeats)):
         for name, step in steps.items():

@@ -30,16 +30,26 @@ def full_queue_step(size: int, settings: Settings, **options: str) -> Callable[[
 
     def prepare() -> Step:
         queue = QueueSampler(size, **options).to(settings.device)
-        batches = [feature_pair(ARRIVING, settings, seed) for seed in range(8)]
-        for index in range(size // ARRIVING):
-            queue(*batches[index % len(batches)])
+        batch = feature_pair(ARRIVING, settings, seed=0)
+        queue(*batch)
+        _fill(queue)
 
         def step() -> None:
-            queue(*batches[0]).backward()
+            queue(*batch).backward()
 
         return step
 
     return prepare
+
+
+def _fill(queue: QueueSampler) -> None:
+    """Make a queue that holds one batch a full one: time does not depend on what it holds, and filling takes long."""
+    stored = queue.restored[:ARRIVING], queue.difference[:ARRIVING]
+    for buffer, rows in zip((queue.restored, queue.difference), stored, strict=True):
+        buffer.copy_(rows.repeat(queue.size // ARRIVING, 1))
+    queue.sums.copy_(queue.sums[:, :1] * (queue.size / ARRIVING))
+    queue.filled.fill_(queue.size)
+    queue.ledger.covered.fill_(queue.size)
 
 
 def _formula(size: int, settings: Settings) -> Step:
