@@ -8,12 +8,14 @@ import platform
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
 from d2sm_plugin.benchmark.cases import NAMES, build_case, check_name
+from d2sm_plugin.benchmark.frontier import HEADERS, measure_frontier, plot_frontier
 from d2sm_plugin.benchmark.measure import Case, Settings, Timing, arithmetic_limit, ratios, run_case
 from d2sm_plugin.benchmark.memory import peak_memory
 
@@ -31,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-memory", action="store_true", help="leave out the peak memory (a process for each variant)"
     )
+    parser.add_argument("--frontier", nargs="+", type=Path, metavar="IMAGE", help="instead: windows of photographs")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="with --frontier: draw it")
     args = parser.parse_args(argv)
     names = args.cases or list(NAMES)
     for name in names:
@@ -38,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     logging.getLogger("basicsr").setLevel(logging.WARNING)
     settings = Settings(torch.device(args.device), args.repeats, args.small)
+    if args.frontier:
+        return _frontier(args.frontier, args.plot, settings)
     rows = []
     for name in tqdm(names, unit="case", disable=None):
         case = build_case(name, settings)
@@ -50,6 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"GFLOP/s. Medians; ratios are medians over rounds in which all variants of a case take turns. CPU ms is the "
         f"process's own time, which other processes disturb less.\n"
     )
+    return 0
+
+
+def _frontier(images: Sequence[Path], plot: Path | None, settings: Settings) -> int:
+    rows = measure_frontier(images, settings)
+    sys.stdout.write(tabulate(rows, HEADERS, tablefmt="github", floatfmt=".3g") + "\n")
+    if plot is not None:
+        plot_frontier(rows, plot)
     return 0
 
 

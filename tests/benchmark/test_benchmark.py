@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from d2sm_plugin.benchmark.cases import NAMES, build_case
+from d2sm_plugin.benchmark.cli import main, table_rows
+from d2sm_plugin.benchmark.formula import PrintedQueue, printed_divergence
+from d2sm_plugin.benchmark.frontier import plot_frontier
+from d2sm_plugin.benchmark.measure import Case, Settings, count_flops, ratios, run_case
+from d2sm_plugin.benchmark.memory import peak_memory
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.losses import QueueSampler, semantic_divergence
+
+CPU = Settings(torch.device("cpu"), 2, True)
+
+
+def test_the_reference_computes_the_same_divergence():
+    torch.manual_seed(0)
+    clear = torch.rand(12, 6, dtype=torch.float64)
+    restored = (clear + 0.3 * torch.rand(12, 6, dtype=torch.float64)).requires_grad_()
+    values = printed_divergence(restored, clear), semantic_divergence(restored, clear)
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-10)
+    torch.testing.assert_close(*(torch.autograd.grad(value, restored)[0] for value in values))
+    printed, queue = PrintedQueue(restored, clear), QueueSampler(12)
+    queue(restored, clear)
+    batch = (clear[:4] + 0.1 * torch.rand(4, 6, dtype=torch.float64)).requires_grad_(), clear[:4].flip(0)
+    assert printed(*batch).item() == pytest.approx(queue(*batch).item(), rel=1e-10)
+
+
+def test_operations_are_counted_and_variants_take_turns():
+    order = []
+    case = Case("x", "a", {name: lambda name=name: lambda: order.append(name) for name in "ab"})
+    timings = run_case(case, CPU)
+    assert order == ["a", "b"] + ["a", "b"] * 2
+    assert ratios(timings, "a", "wall")["a"] == 1
+    assert count_flops(lambda: torch.rand(3, 4) @ torch.rand(4, 5)) == 2 * 3 * 4 * 5
+
+
+def test_rows_of_a_case():
+    case = Case("title", "slow", {"slow": lambda: lambda: sum(range(20_000)), "fast": lambda: lambda: sum(range(9))})
+    rows = table_rows("name", case, run_case(case, CPU), CPU, None)
+    assert rows[0][:2] == ["`name` title", "slow"] and rows[0][5] == "1" and rows[1][5].startswith("1/")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("segmentation", "precision", "patches")])
+def test_small_cases_run(name):
+    case = build_case(name, CPU)
+    assert case.reference in case.variants
+    for prepare in case.variants.values():
+        prepare()()
+
+
+def test_a_full_queue_is_ready_for_the_next_step():
+    from d2sm_plugin.benchmark.cases.loss import full_queue_step
+
+    step = full_queue_step(64, CPU)()
+    step()
+    step()
+
+
+@pytest.mark.slow
+def test_memory_of_a_variant():
+    assert 0 < peak_memory("loss", "queue", CPU, 1) < 2000
+
+
+def test_plot(tmp_path):
+    plot_frontier([("crop", 1.0, 0.5, 1.0), ("shared at 4, open", 6.0, 3.0, 0.9)], tmp_path / "new" / "plot.png")
+    assert (tmp_path / "new" / "plot.png").stat().st_size > 5000
+
+
+def test_unknown_case():
+    with pytest.raises(OptionError, match="benchmark: no case 'los'; did you mean 'loss'"):
+        main(["los"])
