@@ -50,7 +50,8 @@ class Folder:
             DataError: when the folder cannot be made or written.
         """
         try:
-            for folder in (self.path, self.tensorboard):
+            folders = [self.path, self.tensorboard] if options["is_train"] else [self.path]
+            for folder in folders:
                 if folder.exists() and not resume:
                     folder.rename(f"{folder}_archived_{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() % 1000:03d}")
             self.path.mkdir(parents=True, exist_ok=True)

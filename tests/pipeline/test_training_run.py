@@ -147,6 +147,8 @@ def test_debug_runs_apart_and_validates_often(photographs, tmp_path):
 
 def test_testing_writes_pictures_and_metrics(photographs, tmp_path):
     options = tiny_options(photographs, tmp_path)
+    options["name"] = "tested"
+    options["logger"]["use_tb_logger"] = True
     train(options, tmp_path)
     block = {**options["datasets"]["val"], "sigma": [25, 50]}
     test_options = {
@@ -155,7 +157,7 @@ def test_testing_writes_pictures_and_metrics(photographs, tmp_path):
         "datasets": {"test": block},
         "path": {
             **options["path"],
-            "pretrain_network_g": str(tmp_path / "experiments" / "tiny" / "models" / "net_g_latest.pth"),
+            "pretrain_network_g": str(tmp_path / "experiments" / "tested" / "models" / "net_g_latest.pth"),
         },
         "val": {
             "metrics": {"ssim": {"type": "calculate_ssim", "crop_border": 0}},
@@ -166,6 +168,7 @@ def test_testing_writes_pictures_and_metrics(photographs, tmp_path):
     }
     path = write_options(test_options, tmp_path / "tested.yml")
     assert testing.main(["-opt", str(path)]) == 0
+    assert [f.name for f in (tmp_path / "tb_logger").iterdir()] == ["tested"]  # the training's curves stay in place
     results = tmp_path / "results" / "tested"
     for level in (25, 50):
         assert len(list((results / "visualization" / f"photos_sigma{level}").glob("*.png"))) == 6
