@@ -233,3 +233,10 @@ def test_options(options, message):
 def test_extractor_must_give_vectors():
     with pytest.raises(ShapeError, match=r"Identity must give features \(B, D\); of images \(3, 3, 16, 16\) it made"):
         D2SMLoss(nn.Identity())(*images())
+
+
+@pytest.mark.parametrize("level", [0.0, 0.02, -0.1, 100.0])
+def test_an_untrained_network_may_give_a_nearly_constant_image(level):
+    clear = 0.4 + 0.2 * torch.rand(2, 3, 8, 8)
+    restored = (level + 0.01 * torch.randn(clear.shape)).requires_grad_()
+    assert D2SMLoss(TinyExtractor())(restored, clear).isfinite()
