@@ -15,6 +15,7 @@ NAMES = (
     "patches",
     "iteration",
     "precision",
+    "compile",
     "reading",
     "segmentation",
 )
