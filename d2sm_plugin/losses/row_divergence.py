@@ -229,14 +229,21 @@ def spans(start: int, stop: int, rows: int, granule: int = 1) -> Iterator[tuple[
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right.T`` for few rows (n, D) and many (m, D), the many perhaps stored in another dtype."""
-    return torch.cat([left @ part.to(left.dtype).T for part in right.split(_at_once(right))], 1)
+    return torch.cat([left @ part.T for part in _parts(right, left.dtype, _at_once(right))], 1)
 
 
 def _add_weighted(total: Tensor, weights: Tensor, rows: Tensor) -> None:
     """Add ``weights @ rows`` to ``total`` (n, D) for weights (n, m) and rows (m, D), perhaps of another dtype."""
     step = len(rows) if rows.dtype == total.dtype else _at_once(rows)
-    for some_weights, some_rows in zip(weights.split(step, 1), rows.split(step), strict=True):
-        total.addmm_(some_weights, some_rows.to(total.dtype))
+    for some_weights, some_rows in zip(weights.split(step, 1), _parts(rows, total.dtype, step), strict=True):
+        total.addmm_(some_weights, some_rows)
+
+
+def _parts(rows: Tensor, dtype: torch.dtype, step: int) -> Iterator[Tensor]:
+    """Rows in ``dtype``, ``step`` at a time; where they are converted, into the same memory each time."""
+    buffer = None if rows.dtype == dtype else rows.new_empty(min(step, len(rows)), rows.shape[1], dtype=dtype)
+    for part in rows.split(step):
+        yield part if buffer is None else buffer[: len(part)].copy_(part)
 
 
 def _at_once(rows: Tensor) -> int:
