@@ -79,9 +79,7 @@ def lookup(registry: Registry, name: str, where: str) -> Any:
     """
     obj = registry._obj_map.get(name) or registry._obj_map.get(f"{name}_basicsr")
     if obj is None:
-        raise OptionError(
-            f"{where}: no {registry._name} is registered as '{name}'{suggest(name, registry.keys())}"
-        )
+        raise OptionError(f"{where}: no {registry._name} is registered as '{name}'{suggest(name, registry.keys())}")
     return obj
 
 
