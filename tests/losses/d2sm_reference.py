@@ -94,3 +94,8 @@ class TinyExtractor(nn.Module):
 
     def forward(self, images):
         return self.feature_map(images).mean((2, 3))
+
+    def split(self, stride):
+        """The part down to stride 2 on the whole image, and the rest on windows of its map."""
+        assert stride == 2
+        return self.first, lambda part: nn.functional.softplus(self.second(torch.tanh(part))).mean((2, 3))

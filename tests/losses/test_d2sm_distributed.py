@@ -18,6 +18,17 @@ CASES = {
         "queue": {"type": "QueueSampler", "size": 30},
         "patches": {"type": "PatchSampler", "size": 8, "stride": 4, "max_patches": 5},
     },
+    "shared windows in chunks and queue": {
+        "queue": {"type": "QueueSampler", "size": 36},
+        "patches": {
+            "type": "PatchSampler",
+            "size": 8,
+            "stride": 4,
+            "mode": "shared",
+            "shared_stride": 2,
+            "max_patches_per_chunk": 3,
+        },
+    },
     "windows of one image": {
         "patches": {"type": "PatchSampler", "size": 8, "stride": 4, "scope": "image"},
         "reduction": "mean",
