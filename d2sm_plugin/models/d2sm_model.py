@@ -134,7 +134,7 @@ class D2SMModel(BaseModel):
                 return False
         self._update_weights()
         self.nonfinite_in_a_row = 0
-        self._log = losses
+        self._log = {name: value.detach() for name, value in losses.items()}
         return True
 
     def before_step(self, current_iter: int) -> None:
@@ -219,7 +219,7 @@ class D2SMModel(BaseModel):
         log, self.log_dict = self.log_dict, {}
         losses = getattr(self, "_log", None)
         if losses:
-            values = torch.stack([value.detach().float() for value in losses.values()])
+            values = torch.stack([value.float() for value in losses.values()])
             if self.opt["dist"]:
                 torch.distributed.all_reduce(values)
                 values /= self.opt["world_size"]

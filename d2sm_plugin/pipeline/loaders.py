@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Generator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -56,12 +57,13 @@ class TrainBatches:
             SeededDraws(dataset, seed),
             batch_sampler=sampler,
             num_workers=workers,
+            worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator(),  # the workers' base seed must not come from the training's generator
             pin_memory=pin_memory,
             prefetch_factor=block.get("num_prefetch_queue", 2) if workers else None,
         )
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Generator[dict[str, Any], None, None]:
         try:
             for batch in self.loader:
                 self.drawn += self.joint_batch
@@ -73,6 +75,16 @@ class TrainBatches:
     def epoch(self) -> int:
         """Passes over the data that are complete."""
         return self.drawn // self.epoch_length
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Take a loader's worker out of the group that Ctrl-C and schedulers signal.
+
+    A worker that died of such a signal would take the parent with it, before that has ended its step and saved. It
+    ends with its parent all the same: torch's workers watch for that.
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()
 
 
 def _own_words(error: D2SMError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,8 @@ class TrainingRun:
         )
         if self.start_iter and self._validation_due(self.start_iter) and not self.best.measured(self.start_iter):
             self._validate(self.start_iter)
-        with StopSignals() as signals, logging_redirect_tqdm([self.logger]), bar:
-            batches = iter(self.data)
+        stream = closing(iter(self.data))  # its workers end with the loop, however that ends
+        with StopSignals() as signals, logging_redirect_tqdm([self.logger]), bar, stream as batches:
             for step in range(self.start_iter + 1, train["total_iter"] + 1):
                 data_timer.start()
                 self.model.update_learning_rate(step, warmup_iter=train["warmup_iter"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -48,11 +49,14 @@ def test_sigkill_and_auto_resume_give_the_same_weights(photographs, tmp_path, un
     assert equal(uninterrupted, weights(tmp_path))
 
 
-def test_sigterm_saves_and_leaves_in_order(photographs, tmp_path, uninterrupted):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("to_group", [False, True], ids=["process", "group"])
+def test_asked_to_stop_it_saves_and_leaves_in_order(photographs, tmp_path, uninterrupted, number, to_group):
+    """A terminal's Ctrl-C and many schedulers signal the whole process group, the workers of the loader with it."""
     path = write_options(long_options(photographs, tmp_path), tmp_path / "a.yml")
-    process = start_tool(["-opt", path])
+    process = start_tool(["-opt", path], start_new_session=True)
     read_until(process, "iter:      12")
-    process.send_signal(signal.SIGTERM)
+    (os.killpg if to_group else os.kill)(process.pid, number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "continue with --auto_resume" in output
