@@ -21,6 +21,9 @@ Written by `python tools/write_option_reference.py` from the schema that checks 
 The dialect is BasicSR's. A block with a `type` names a registered class, and its other keys are that class's
 arguments: networks (`network_g`), datasets, objectives (`train.*_opt`), metrics (`val.metrics`), optimisers and
 schedules. An unknown key anywhere is an error that names the nearest known one. Numbers may be written as `1e-4`.
+Of BasicSR's loader keys in a dataset's block, `batch_size_per_gpu`, `num_worker_per_gpu`, `dataset_enlarge_ratio` and
+`num_prefetch_queue` act; `use_shuffle`, `prefetch_mode`, `pin_memory` and `persistent_workers` are accepted and have no
+effect: training data are always shuffled, workers live as long as the run, and memory is pinned where there is a GPU.
 Any key can be set on the command line: `--force_yml train:total_iter=1000 train:optim_g:lr=1e-4`.
 """
 
