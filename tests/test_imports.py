@@ -8,7 +8,19 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "d2sm_plugin"
 #: From the top of the house to its foundations.
 ORDER = [
-    *("benchmark", "evaluation", "pipeline", "options", "models", "inference", "seg", "archs", "losses", "data"),
+    *(
+        "compare",
+        "benchmark",
+        "evaluation",
+        "pipeline",
+        "options",
+        "models",
+        "inference",
+        "losses",
+        "seg",
+        "archs",
+        "data",
+    ),
     *("metrics", "features", "weights", "heatmaps", "landmarks", "registry", "safe_yaml", "cli", "errors", "compat"),
     "version",
 ]
