@@ -1,0 +1,64 @@
+"""What a run's result depends on, as a short hash: equal ones need to be computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from d2sm_plugin.options.schema import Options
+
+_DIGITS = 8
+#: Keys of an option file that change no figure: names, places of results, what is logged and shown, loader processes.
+_WITHOUT_EFFECT = {
+    "": ("name", "manual_seed", "num_gpu", "dist_params", "logger"),
+    "path": ("experiments_root", "results_root", "resume_state", "ignore_resume_networks"),
+    "val": ("save_img", "max_pictures", "suffix", "pbar", "save_best"),
+}
+_LOADER_KEYS = ("num_worker_per_gpu", "num_prefetch_queue", "prefetch_mode", "pin_memory", "persistent_workers")
+_WEIGHTS = ("pretrain_network_g", "pretrain_network_d")
+
+
+def essence(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of (valid) options that results depend on, without keys at their default.
+
+    The seed is left out, since it is told apart by name. Weight files count by content, so that they may move.
+    """
+    kept = Options.model_validate(deepcopy(dict(raw))).model_dump(exclude_defaults=True)
+    for block, keys in _WITHOUT_EFFECT.items():
+        holder = kept if not block else kept.get(block, {})
+        for key in keys:
+            holder.pop(key, None)
+    for dataset in kept["datasets"].values():
+        for key in _LOADER_KEYS:
+            dataset.pop(key, None)
+    path = kept.get("path", {})
+    for key in _WEIGHTS:
+        if path.get(key) is not None:
+            path[key] = content_of(path[key])
+    segmentation = kept.get("val", {}).get("segmentation")
+    if segmentation is not None:
+        for key in ("overlay", "batch_size"):
+            segmentation.pop(key, None)
+        if "checkpoint" in segmentation:
+            segmentation["checkpoint"] = content_of(segmentation["checkpoint"])
+    return {key: value for key, value in kept.items() if value not in ({}, None)}
+
+
+def fingerprint(essential: Mapping[str, Any]) -> str:
+    """Return a hash of what :func:`essence` returned, in eight hexadecimal digits."""
+    text = json.dumps(essential, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+@cache
+def content_of(source: str) -> str:
+    """Return ``sha256:...`` of a file, or the name itself where there is no such file (a URL, say)."""
+    path = Path(source).expanduser()
+    if not path.is_file():
+        return source
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
