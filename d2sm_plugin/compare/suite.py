@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from d2sm_plugin.compare.merge import merge
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.options.reader import apply_override
 from d2sm_plugin.safe_yaml import read_yaml
@@ -75,7 +76,7 @@ class Suite(Strict):
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="of the suite and of its report's folder")
     title: str | None = Field(None, description="heading of the report; none: the name")
-    base: str = Field(description="option file for training, relative to the suite file")
+    base: str = Field(description="option file for training, relative to the file that names it")
     options: Block = Field(default_factory=dict, description="laid over the base option file, for every variant")
     seeds: Seeds = Field(description="one run of every variant for each")
     variants: dict[str, Variant] = Field(min_length=1, description="name of the row -> what it changes")
@@ -121,6 +122,9 @@ class Suite(Strict):
 def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict[str, Any]]:
     """Read and check a suite file and the option file it is based on.
 
+    With ``extends: FILE`` a suite is laid over another suite file, as variants are over the base: shared parts are
+    written once.
+
     Args:
         path: the YAML file.
         force: overrides ``"options:train:total_iter=100"`` of keys of the suite file.
@@ -131,12 +135,11 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
     Raises:
         OptionError: for anything that cannot be used; the message names the file and the key.
     """
-    raw = read_yaml(path)
+    raw = _read_extended(Path(path), [])
     for entry in force:
         apply_override(raw, entry)
-    raw["variants"] = {
-        name: {} if block is None else block for name, block in _named(raw.get("variants"), path).items()
-    }
+    if isinstance(raw.get("variants"), dict):
+        raw["variants"] = {str(n): {} if block is None else block for n, block in raw["variants"].items()}
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
@@ -144,13 +147,21 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
     for variant in suite.variants:
         if len(set(suite.seeds_of(variant))) < len(suite.seeds_of(variant)):
             raise OptionError(f"{path}: seeds of '{variant}': one is given twice")
-    return suite, read_yaml(Path(path).parent / suite.base)
+    return suite, read_yaml(suite.base)
 
 
-def _named(variants: Any, path: str | Path) -> dict[str, Any]:
-    if not isinstance(variants, dict):
-        raise OptionError(f"{path}: variants: expected a block of names, such as 'L1: {{}}'")
-    return {str(name): block for name, block in variants.items()}
+def _read_extended(path: Path, below: list[Path]) -> dict[str, Any]:
+    """Return a suite file laid over the one it extends, with the path of its base option file made whole."""
+    raw = read_yaml(path)
+    if isinstance(raw.get("base"), str):
+        raw["base"] = str(path.parent / raw["base"])
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    file = path.parent / str(parent)
+    if file in below:
+        raise OptionError(f"{path}: extends: it leads back to {file}")
+    return merge(_read_extended(file, [*below, path]), raw)
 
 
 def _explain(error: ValidationError) -> str:
