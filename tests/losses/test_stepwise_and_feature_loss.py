@@ -67,3 +67,72 @@ def test_feature_loss_mistakes():
         FeatureLoss(Halves(), "L1")
     with pytest.raises(OptionError, match=r"FeatureLoss\.extractor"):
         FeatureLoss({"type": "LightCNN9Feature"})
+
+
+class Blocks(Halves):
+    """Has positions too: every 2x2 block of pixels."""
+
+    def feature_map(self, images):
+        return self.weight * nn.functional.pixel_unshuffle(images, 2)
+
+
+@pytest.mark.parametrize(("criterion", "power"), [("l1", 1), ("l2", 2)])
+def test_distance_of_feature_maps(criterion, power):
+    restored, clear = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(2, 3, 4, 4, requires_grad=True)
+    loss = FeatureLoss(Blocks(), criterion, 0.5, spatial=True)
+    value = loss(restored, clear)
+    torch.testing.assert_close(value, 0.5 * (restored - clear).abs().pow(power).mean())
+    value.backward()
+    assert restored.grad.abs().sum() > 0 and clear.grad is None
+    assert (FeatureLoss(Blocks(), criterion, 0.5)(restored, clear) - value).abs() > 1e-4
+    with pytest.raises(OptionError, match=r"FeatureLoss\.spatial: Halves gives no feature map"):
+        FeatureLoss(Halves(), spatial=True)
+
+
+def test_gradient_of_feature_maps():
+    restored, clear = (torch.rand(1, 3, 4, 4, dtype=torch.float64) for _ in range(2))
+    loss = FeatureLoss(Blocks().double(), "l2", spatial=True)
+    assert torch.autograd.gradcheck(lambda x: loss(x, clear), (restored.requires_grad_(),))
+
+
+def test_equals_basicsrs_perceptual_loss(monkeypatch, tmp_path):
+    """With the same weights; features before the ReLU, ImageNet statistics inside, as the names of layers say.
+
+    Its criterion l2 asks torch.nn for a class that is not there, so l1 is all that it can be compared in.
+    """
+    layers = {"conv2_2": 0.5, "conv5_4": 1.0}
+    from basicsr.archs import vgg_arch
+    from torchvision.models import vgg19
+
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        features = vgg19(weights=None, init_weights=False).features.to_empty(device="cpu")
+    for module in features:
+        if isinstance(module, nn.Conv2d):
+            module.reset_parameters()
+    state = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
+    torch.save(state, tmp_path / "vgg19.pth")
+    monkeypatch.setattr(vgg_arch, "VGG_PRETRAIN_PATH", str(tmp_path / "whole.pth"))
+    with torch.device("meta"):
+        classifier = {f"classifier.{name}": t for name, t in vgg19(weights=None).classifier.state_dict().items()}
+    whole = state | {name: torch.zeros(1).expand(t.shape) for name, t in classifier.items()}
+    torch.save(whole, tmp_path / "whole.pth")  # a file of a few kB more: the zeros are one number
+    theirs = build(
+        LOSS_REGISTRY,
+        {"type": "PerceptualLoss", "layer_weights": layers, "criterion": "l1", "perceptual_weight": 0.2},
+        "x",
+    )
+    blocks = [{"type": "VGG19Features", "layer": layer, "weights": str(tmp_path / "vgg19.pth")} for layer in layers]
+    restored, clear = (torch.rand(2, 3, 32, 32) for _ in range(2))
+    expected, style = theirs(restored.requires_grad_(), clear)
+    assert style is None
+    for spatial in (True, False):  # flattened maps have the same mean
+        ours = [
+            FeatureLoss(block, "l1", 0.2 * weight, spatial)
+            for block, weight in zip(blocks, layers.values(), strict=True)
+        ]
+        value = sum(loss(restored, clear) for loss in ours)
+        torch.testing.assert_close(value, expected)
+    (gradient,) = torch.autograd.grad(value, restored)
+    (wanted,) = torch.autograd.grad(expected, restored)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-9)
