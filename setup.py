@@ -53,6 +53,8 @@ EXTRAS = {
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
         "scikit-learn>=1.3",  # independent reference for confusion matrices
     ],
+    # t-SNE plots of semantic features and their scores.
+    "plots": ["scikit-learn>=1.3"],
 }
 
 setup(

@@ -165,22 +165,21 @@ def _bars(results: Sequence[Divergence]) -> bytes:
     levels = list(dict.fromkeys(r.sigma for r in results))
     width = 0.84 / len(methods)
     bars = len(levels) * (len(methods) + 1)
-    figure = Figure(figsize=(1.5 + len(views) * max(3.0, 0.55 * bars), 4.2), layout="constrained")
+    figure = Figure(figsize=(1.5 + len(views) * max(3.0, 0.55 * bars), 4.2), dpi=110, layout="constrained")
     for axes, view in zip(figure.subplots(1, len(views), squeeze=False)[0], views, strict=True):
+        highest = max(float(r.means.kl) for r in results if r.view == view)
+        power = math.floor(math.log10(highest)) if highest > 0 else 0
         for i, method in enumerate(methods):
-            found = {r.sigma: float(r.means.kl) for r in results if (r.view, r.method) == (view, method)}
+            found = {r.sigma: float(r.means.kl) / 10**power for r in results if (r.view, r.method) == (view, method)}
             places = [levels.index(level) + (i - (len(methods) - 1) / 2) * width for level in found]
             drawn = axes.bar(places, list(found.values()), 0.9 * width, color=colour_of(i, method), label=method)
-            axes.bar_label(drawn, [f"{value:.2g}" for value in found.values()], fontsize=8, padding=2)
-        positive = [float(r.means.kl) for r in results if r.view == view and r.means.kl > 0]
-        if positive:
-            axes.set_yscale("log")
-            axes.set_ylim(min(positive) / 2, max(positive) * 2)
+            axes.bar_label(drawn, [f"{value:.2f}" for value in found.values()], fontsize=8, padding=2)
         axes.set_xticks(range(len(levels)), ["" if level is None else f"σ = {level:g}" for level in levels])
+        axes.set_ylabel(f"KL(restored ‖ clear) per sample [$10^{{{power}}}$]")
         axes.set_title(view)
+        axes.margins(y=0.1)
         axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
-    figure.axes[0].set_ylabel("KL(restored ‖ clear) per sample")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods))
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)

@@ -79,12 +79,14 @@ def read_views(entries: Sequence[str], device: str) -> list[View]:
     names = [view.name for view in views]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise OptionError(f"--extractor: the name '{repeated[0]}' is taken twice; write NAME=... before each")
+        raise OptionError(
+            f"--extractor: the name '{repeated[0]}' is taken twice; write NAME=SOURCE with a name of its own for each"
+        )
     return views
 
 
 def _read_view(entry: str, device: str) -> View:
-    match = re.match(r"([^={}/\\]+)=(.+)", entry, flags=re.DOTALL)
+    match = re.match(r"([^={}]+)=(.+)", entry, flags=re.DOTALL)
     name, source = (match[1], match[2]) if match else (None, entry)
     if source.lstrip().startswith("{"):
         block, where = parse_yaml(source, "--extractor"), "--extractor"

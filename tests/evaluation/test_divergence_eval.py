@@ -158,7 +158,7 @@ def test_change_is_paired():
         (["--sigma", "25", "--restored", "a={weights}"], OptionError, "weights need --opt"),
         (["--sigma", "25", "50", "--restored", "a={photographs}"], OptionError, "write {sigma} in its path"),
         (["--restored", "a={empty}"], DataError, "holds no image"),
-        (["--sigma", "25", "--extractor", "{type: VGG19}"], OptionError, "did you mean 'VGG19Features'"),
+        (["--sigma", "25", "--extractor", "{type: TimmFeature}"], OptionError, "did you mean 'TimmFeatures'"),
         (["--sigma", "25", "--extractor", "nowhere.yml"], OptionError, "no such option file"),
         (["--sigma", "25", "--extractor", "{no_objective}"], OptionError, "found 0"),
         (["--sigma", "25", "--extractor", VIEW], OptionError, "'VGG19Features' is taken twice"),
