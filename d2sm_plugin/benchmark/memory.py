@@ -60,13 +60,13 @@ def _peak(case: Case, variant: str, settings: Settings) -> float:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        before = _resident()
-        _forget_peak()
+        before = resident()
+        forget_peak()
     step = case.variants[variant]()
     for _ in range(3):
         step()
     synchronise(settings.device)
-    peak = torch.cuda.max_memory_allocated() if settings.device.type == "cuda" else _peak_resident()
+    peak = torch.cuda.max_memory_allocated() if settings.device.type == "cuda" else peak_resident()
     return (peak - before) / _MIB
 
 
@@ -78,12 +78,13 @@ def _status(entry: str) -> int | None:
     return int(line.split()[1]) * 1024
 
 
-def _resident() -> int:
-    """Memory in use now; outside Linux the peak so far."""
+def resident() -> int:
+    """Return the memory in use now, in bytes; outside Linux the peak so far."""
     return _status("VmRSS") or _maximum()
 
 
-def _peak_resident() -> int:
+def peak_resident() -> int:
+    """Return the most memory that was in use since the start, or since :func:`forget_peak`, in bytes."""
     return _status("VmHWM") or _maximum()
 
 
@@ -91,8 +92,8 @@ def _maximum() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _forget_peak() -> None:
-    """Linux: start the peak anew from what is in use now."""
+def forget_peak() -> None:
+    """Start the peak anew from what is in use now; outside Linux it stays."""
     switch = Path("/proc/self/clear_refs")
     if switch.exists():
         switch.write_text("5")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from d2sm_plugin.compare.cost import measure_cost, read_cost
 from d2sm_plugin.compare.definitions import check_definitions, record_definitions
 from d2sm_plugin.compare.jobs import Job, make_jobs
+from d2sm_plugin.compare.report import write_report
 from d2sm_plugin.compare.runner import Outcome, Runner
 from d2sm_plugin.compare.suite import Suite, read_suite
 from d2sm_plugin.errors import OptionError, suggest
@@ -31,12 +33,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = args.out / suite.name
     if not args.rerun:
         check_definitions(jobs, report, args.suite)
-    record_definitions(jobs, report)
     outcome = Outcome()
-    outcome = Runner(chosen, args.jobs, lambda: None).run()
+    if not (args.report_only or args.cost_only):
+        record_definitions(jobs, report)
+        outcome = Runner(chosen, args.jobs, lambda: _write_so_far(suite, jobs, report)).run()
+    if args.cost_only or _cost_is_due(suite, jobs, report, args):
+        measure_cost(suite, jobs, report)
+    print(write_report(suite, jobs, report, list(outcome.failed)))  # noqa: T201  # what the tool is for
+    print(f"Report: {report}")  # noqa: T201
     if outcome.failed:
         print(f"{len(outcome.failed)} run(s) failed: {', '.join(outcome.failed)}", file=sys.stderr)  # noqa: T201
     return INTERRUPTED if outcome.stopped else FAILED if outcome.failed else 0
+
+
+def _write_so_far(suite: Suite, jobs: Sequence[Job], report: Path) -> None:
+    write_report(suite, jobs, report, grids=False)
+
+
+def _cost_is_due(suite: Suite, jobs: Sequence[Job], report: Path, args: argparse.Namespace) -> bool:
+    """Whether everything has run, and cost is still to be measured."""
+    if args.report_only or args.no_cost or not all(job.finished() for job in jobs):
+        return False
+    return set(read_cost(suite, jobs, report)) != set(suite.variants)
 
 
 def choose(jobs: Sequence[Job], suite: Suite, only: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Job]:
@@ -69,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rerun", action="store_true", help="accept changed variants and run them anew")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and how far each is, and do nothing")
     parser.add_argument("--report-only", action="store_true", help="write the report of what is finished so far")
+    parser.add_argument(
+        "--cost-only", action="store_true", help="measure time and memory of a training step, and report"
+    )
+    parser.add_argument("--no-cost", action="store_true", help="do not measure them after the last run")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="a:b=c",
         help="override keys of the suite file, e.g. options:train:total_iter=100 test:val:tile=512",

@@ -1,0 +1,42 @@
+"""The report of a suite, from whatever is finished so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from d2sm_plugin.compare.cost import read_cost
+from d2sm_plugin.compare.grids import write_grids
+from d2sm_plugin.compare.jobs import Job
+from d2sm_plugin.compare.plots import plot_convergence, plot_trade
+from d2sm_plugin.compare.scores import Scores
+from d2sm_plugin.compare.suite import Suite
+from d2sm_plugin.compare.tables import write_tables
+
+
+def write_report(
+    suite: Suite, jobs: Sequence[Job], folder: Path, failed: Sequence[str] = (), grids: bool = True
+) -> str:
+    """Write tables, plots and picture grids of the finished runs.
+
+    Args:
+        suite: the suite.
+        jobs: all of it.
+        folder: of the report.
+        failed: names of jobs that failed in this call.
+        grids: picture grids too, for which networks restore a few images.
+
+    Returns:
+        The table in Markdown.
+
+    Raises:
+        DataError: when a file cannot be written.
+    """
+    scores = Scores(suite, jobs, failed)
+    text = write_tables(scores, read_cost(suite, jobs, folder), folder)
+    metrics = list(dict.fromkeys(column.metric for column in scores.columns))
+    plot_convergence(jobs, metrics, folder / "convergence.png")
+    plot_trade(scores, folder / "psnr_miou.png")
+    if grids:
+        write_grids(suite, jobs, folder)
+    return text
