@@ -40,8 +40,8 @@ class ContextualLoss(FrozenNetworkObjective):
     clear vector must be found. Training codes with the two images exchanged give another value.
 
     Memory: an image's pairs are compared 1024 restored positions at a time and computed again in the backward pass, so
-    beside the feature maps there are never more than about five float32 arrays of 1024 x ``max_positions``: 85 MiB with
-    the default, whatever the batch.
+    beside the feature maps there are never more than six float32 arrays of 1024 x ``max_positions``: 100 MiB with the
+    default, whatever the batch (measured; a process on a CPU may hold on to more that it has freed).
 
     Args:
         extractor: module with a method ``feature_map``, from images (B, 3, H, W) in [0, 1] to maps (B, C, h, w), or an
