@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from d2sm_plugin.registry import register
 
 MODES = ("crop", "shared")
 BORDERS = ("padded", "open")
+LATE_DTYPES = (None, "bfloat16")
 T = TypeVar("T")
 
 
@@ -45,9 +47,12 @@ class PatchSampler(Sampler):
             on all at once. Small chunks stay in a CPU's cache, where they are faster.
         recompute: with chunks, keep the activations of one chunk at a time and compute them again in the backward
             pass, so that memory does not grow with the number of windows; False keeps them all and computes them once.
+        late_dtype: ``"bfloat16"`` runs the layers behind the cut of mode ``"shared"`` in bfloat16 and those before it
+            in full precision, whatever autocast the caller has set: rounding in early layers costs the gradient most
+            of what it loses under autocast, and shared they take little time. None leaves it to the caller.
 
     Raises:
-        OptionError: for a size, stride, scope, mode, shared_stride or chunk that cannot be used.
+        OptionError: for a size, stride, scope, mode, shared_stride, chunk or late_dtype that cannot be used.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class PatchSampler(Sampler):
         max_patches_per_chunk: int | None = None,
         recompute: bool = True,
         border: str = "padded",
+        late_dtype: str | None = None,
     ) -> None:
         super().__init__(max_patches, scope, seed)
         sizes = {"size": size, "stride": stride, "shared_stride": shared_stride}
@@ -74,6 +80,10 @@ class PatchSampler(Sampler):
             raise OptionError(f"PatchSampler.mode: '{mode}' is unknown{suggest(mode, MODES)}")
         if border not in BORDERS:
             raise OptionError(f"PatchSampler.border: '{border}' is unknown{suggest(border, BORDERS)}")
+        if late_dtype not in LATE_DTYPES or (late_dtype is not None and mode != "shared"):
+            raise OptionError(
+                f"PatchSampler.late_dtype: expected bfloat16 with mode 'shared', or null; got {late_dtype!r}"
+            )
         if mode == "shared" and (size % shared_stride or stride % shared_stride):
             raise OptionError(
                 f"PatchSampler.shared_stride: {shared_stride} must divide size {size} and stride {stride} in mode "
@@ -81,6 +91,7 @@ class PatchSampler(Sampler):
             )
         self.size, self.stride, self.mode, self.shared_stride = size, stride, mode, shared_stride
         self.chunk, self.recompute, self.border = max_patches_per_chunk, recompute, border
+        self.late_dtype = late_dtype
 
     def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, P, D) of the windows of restored images, with their graph, and of clear ones, without.
@@ -119,13 +130,17 @@ class PatchSampler(Sampler):
         Raises:
             OptionError: when the mode is ``"shared"`` and the extractor cannot be cut in two.
         """
+        count = len(images) * len(windows)
+        step = self.chunk or count
         if self.mode == "crop":
             corners = [(index, top, left) for index in range(len(images)) for top, left in windows]
-            features = self._in_chunks(lambda part: extractor(self._cut(images, part)), corners, images)
+            parts = [corners[first : first + step] for first in range(0, count, step)]
+            features = self._in_turn(lambda part: extractor(self._cut(images, part)), parts, images)
         else:
             shared, late = self._shared(extractor, images)
-            maps = shared(images, windows)
-            features = self._in_chunks(lambda part: late(maps[part[0] : part[-1] + 1]), range(len(maps)), maps)
+            with self._early_precision(images):
+                maps = shared(images if self.late_dtype is None else _at_least_float32(images), windows)
+            features = self._in_turn(late, maps.split(step), maps)
         return features.unflatten(0, (len(images), len(windows)))
 
     def _cut(self, images: Tensor, corners: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -141,13 +156,28 @@ class PatchSampler(Sampler):
             )
         early, late = extractor.split(self.shared_stride)
         reach = reach_of(extractor, early, self.shared_stride, images) if self.border == "padded" else None
-        return SharedWindows(early, self.shared_stride, self.size, reach), late
+        return SharedWindows(early, self.shared_stride, self.size, reach), self._in_late_dtype(late)
 
-    def _in_chunks(self, run: Callable[[Sequence[T]], Tensor], items: Sequence[T], source: Tensor) -> Tensor:
-        """Features (n, D) of items, which ``run`` makes out of ``source``, not too many at a time."""
-        step = self.chunk or len(items)
-        parts = [items[first : first + step] for first in range(0, len(items), step)]
+    def _early_precision(self, images: Tensor) -> AbstractContextManager[object]:
+        return nullcontext() if self.late_dtype is None else torch.autocast(images.device.type, enabled=False)
+
+    def _in_late_dtype(self, late: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        if self.late_dtype is None:
+            return late
+
+        def run(maps: Tensor) -> Tensor:
+            with torch.autocast(maps.device.type, torch.bfloat16):
+                return late(maps).float()
+
+        return run
+
+    def _in_turn(self, run: Callable[[T], Tensor], parts: Sequence[T], source: Tensor) -> Tensor:
+        """Features (n, D) of parts, which ``run`` makes out of ``source``, one part after the other."""
         if len(parts) > 1 and self.recompute and torch.is_grad_enabled() and source.requires_grad:
             # Extractors are in eval mode: nothing random would have to be repeated.
             return torch.cat([checkpoint(run, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
         return torch.cat([run(part) for part in parts])
+
+
+def _at_least_float32(images: Tensor) -> Tensor:
+    return images.to(torch.promote_types(images.dtype, torch.float32))

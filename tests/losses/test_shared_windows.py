@@ -115,3 +115,34 @@ def test_real_extractors(block, stride):
 def test_border_option():
     with pytest.raises(OptionError, match=r"PatchSampler\.border: 'opened' is unknown; did you mean 'open'"):
         PatchSampler(border="opened")
+
+
+@pytest.mark.parametrize("chunks", [{}, {"max_patches_per_chunk": 5}])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_late_layers_in_bfloat16(chunks, autocast):
+    extractor = build_extractor({"type": "TimmFeatures", "model": "resnet18", "weights": None}, "test")
+    restored, clear = (image.float().detach() for image in images(64, 68))
+    seen = []
+    extractor.network.conv1.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    extractor.network.layer3.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+
+    def gradient(**options):
+        restored.requires_grad_()
+        sampler = PatchSampler(56, 4, mode="shared", **options)
+        features, clear_features = sampler(extractor, restored, clear)
+        assert features.dtype == clear_features.dtype == torch.float32
+        return torch.autograd.grad((features - clear_features).square().sum(), restored)[0].flatten()
+
+    exact = gradient()
+    seen.clear()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        rounded = gradient(late_dtype="bfloat16", **chunks)
+    assert seen[0] == torch.float32 and set(seen) == {torch.float32, torch.bfloat16}
+    assert 0.98 < torch.cosine_similarity(rounded, exact, 0) < 1
+
+
+def test_late_dtype_option():
+    with pytest.raises(OptionError, match=r"late_dtype: expected bfloat16 with mode 'shared', or null; got 'bfloat16'"):
+        PatchSampler(late_dtype="bfloat16")
+    with pytest.raises(OptionError, match=r"late_dtype: .*got 'half'"):
+        PatchSampler(mode="shared", late_dtype="half")
