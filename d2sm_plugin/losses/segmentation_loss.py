@@ -58,6 +58,7 @@ class SegmentationLoss(FrozenNetworkObjective):
         self.network: Segmentor
         self.classes = choose_classes(classes, segmentor, str(checkpoint))
         self.loss_weight = loss_weight
+        self._values_checked = False
 
     def forward(self, restored: Tensor, label: Tensor) -> Tensor:
         """Return the weighted cross-entropy, a scalar.
@@ -68,7 +69,8 @@ class SegmentationLoss(FrozenNetworkObjective):
 
         Raises:
             ShapeError: when the shapes do not fit.
-            DataError: for a label that is neither a class nor a value that does not count; waits for the device.
+            DataError: for a label that is neither a class nor a value that does not count. Labels on another device
+                than the CPU are checked at the first call only, since a check waits for the device.
             OptionError: for a network with a single output for two classes.
         """
         if restored.ndim != 4 or label.shape != (restored.shape[0], *restored.shape[-2:]):
@@ -80,7 +82,9 @@ class SegmentationLoss(FrozenNetworkObjective):
         for value in self.classes.ignore:
             counts &= label != value
         target = torch.where(counts, label.long(), 0)
-        self._check_values(target)
+        if not self._values_checked or target.device.type == "cpu":
+            self._check_values(target)
+            self._values_checked = True
         logits = self.network.logits(restored)
         if logits.shape[1] != len(self.classes):
             raise OptionError(
