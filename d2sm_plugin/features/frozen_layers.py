@@ -42,6 +42,8 @@ class FrozenReLU6(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """The clamped maps, of any shape."""
+        if torch.compiler.is_compiling():  # the compiler keeps no copy either
+            return F.relu6(maps, self.inplace)
         return _ReLU6.apply(maps, self.inplace)
 
 
@@ -103,7 +105,8 @@ class StridedDepthwise(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, h / s, w / s) of maps (B, C, h, w)."""
         device = maps.device.type
-        if device != "cpu" or maps.shape[-2] % self.step or maps.shape[-1] % self.step:
+        uneven = maps.shape[-2] % self.step or maps.shape[-1] % self.step
+        if device != "cpu" or uneven or torch.compiler.is_compiling():
             return self.conv(maps)
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else maps.dtype
         bias = None if self.conv.bias is None else self.conv.bias.to(dtype)

@@ -98,3 +98,13 @@ def test_folding_replaces_layers():
     extractor = build_extractor({"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}, "test")
     kinds = [type(module) for module in extractor.modules()]
     assert kinds.count(StridedDepthwise) == 4 and kinds.count(nn.ReLU6) == 0
+
+
+def test_compiled():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU6(True), depthwise(5, 2, "same", torch.float32))
+    images = torch.rand(1, 3, 8, 8, requires_grad=True)
+    (expected,) = torch.autograd.grad(network(images).square().sum(), images)
+    assert replace_layers(network) == 2
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(torch.autograd.grad(compiled(images).square().sum(), images)[0], expected)
