@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import pytest
+from compare_material import ROOT, base_options, suite_content, write_suite
+
+from d2sm_plugin.compare.fingerprint import essence, fingerprint
+from d2sm_plugin.compare.jobs import make_jobs, training_options
+from d2sm_plugin.compare.merge import differences, merge
+from d2sm_plugin.compare.suite import read_suite
+from d2sm_plugin.errors import OptionError
+
+
+@pytest.fixture
+def write(photographs, tmp_path):
+    def write_one(**changes):
+        return write_suite(tmp_path, suite_content(photographs, **changes), base_options(photographs))
+
+    return write_one
+
+
+def read_jobs(path, *force):
+    suite, base = read_suite(path, force)
+    return make_jobs(suite, base, path.parent / "out", path)
+
+
+def test_merging_goes_block_by_block():
+    base = {"a": {"b": 1, "c": {"d": 2}}, "queue": {"type": "Q", "size": 3}, "list": [1, 2]}
+    over = {"a": {"c": {"d": 5, "e": 6}}, "queue": None, "list": [3], "new": {"f": 7}}
+    assert merge(base, over) == {"a": {"b": 1, "c": {"d": 5, "e": 6}}, "list": [3], "new": {"f": 7}}
+    assert base["a"]["c"] == {"d": 2}
+
+
+def test_a_block_of_another_type_replaces_the_old_one():
+    base = {"scheduler": {"type": "CosineAnnealingLR", "T_max": 3}}
+    assert merge(base, {"scheduler": {"type": "MultiStepLR", "milestones": [2]}}) == {
+        "scheduler": {"type": "MultiStepLR", "milestones": [2]}
+    }
+    assert merge(base, {"scheduler": {"T_max": 4}}) == {"scheduler": {"type": "CosineAnnealingLR", "T_max": 4}}
+    assert merge({"weights": "imagenet"}, {"weights": None}) == {"weights": None}  # a value, not a block
+
+
+def test_differences_name_the_path():
+    before = {"train": {"lr": 1, "queue": {"size": 3}}}
+    after = {"train": {"lr": 2, "ssim_opt": {"type": "S"}}}
+    assert list(differences(before, after)) == [
+        "train.lr was 1, is now 2",
+        "train.queue is gone (was {'size': 3})",
+        "train.ssim_opt is new ({'type': 'S'})",
+    ]
+
+
+def test_jobs_of_a_suite(write):
+    variants = {"A": {}, "B": {"seeds": [1, 5]}, "C": {"like": "B", "options": {"train": {"ema_decay": 0.9}}}}
+    jobs = read_jobs(write(variants=variants, baseline="A"))
+    pairs = [(job.row, job.seed) for job in jobs if job.seed is not None]
+    assert pairs == [("A", 0), ("C", 0), ("A", 1), ("B", 1), ("C", 1), ("B", 5)]
+    assert [job.row for job in jobs if job.seed is None] == ["input and clean"]  # nothing to start from
+    assert {job.train["manual_seed"] for job in jobs if job.row == "B"} == {1, 5}
+
+
+def test_like_and_force(write):
+    variants = {
+        "A": {},
+        "B": {"options": {"train": {"ssim_opt": {"type": "L1Loss"}}}},
+        "C": {"like": "B", "options": {"train": {"ssim_opt": {"loss_weight": 3.0}}}},
+    }
+    suite, base = read_suite(write(variants=variants, baseline="A"), ["options:train:total_iter=9"])
+    train = training_options(suite, base, "C", seed=4)["train"]
+    assert train["ssim_opt"] == {"type": "L1Loss", "loss_weight": 3.0}
+    assert train["total_iter"] == 9
+    assert train["pixel_opt"] == {"type": "L1Loss"}
+
+
+def test_extends(write, photographs, tmp_path):
+    write(seeds=[7])
+    path = tmp_path / "deeper" / "own.yml"
+    path.parent.mkdir()
+    path.write_text("extends: ../suite.yml\nname: own\nvariants:\n  L1 twice: ~\n", encoding="utf-8")
+    suite, base = read_suite(path)
+    assert (suite.name, list(suite.variants), suite.seeds) == ("own", ["L1"], [7])
+    assert base["name"] == "tiny"
+    path.write_text("extends: own.yml\n", encoding="utf-8")
+    with pytest.raises(OptionError, match=r"own\.yml: extends: it leads back to"):
+        read_suite(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sed": [1]}, r"suite\.yml: sed: unknown key; did you mean 'seeds'"),
+        ({"seeds": []}, r"suite\.yml: seeds: List should have at least 1 item"),
+        ({"seeds": [0, 0]}, r"suite\.yml: seeds of 'L1': one is given twice"),
+        ({"seeds": ["one"]}, r"suite\.yml: seeds\.0: Input should be a valid integer, got 'one'"),
+        ({"baseline": "L2"}, r"suite\.yml: baseline: no variant 'L2'; known: L1"),
+        ({"variants": {"L1": {"option": {}}}}, r"variants\.L1\.option: unknown key; did you mean 'options'"),
+        ({"variants": {"L1": {"like": "L3"}}}, r"variants\.L1\.like: no variant 'L3'"),
+        ({"variants": {"L1": {"like": "L1"}}}, r"variants\.L1\.like: it leads back to 'L1'"),
+        ({"variants": {"L1": {"options": {"trian": {}}}}}, r"variants\.L1: trian: unknown key; did you mean 'train'"),
+        (
+            {"variants": {"L1": {"options": {"train": {"pixel_opt": {"weight": 1}}}}}},
+            r"variants\.L1: train\.pixel_opt\.weight: L1Loss takes no such argument",
+        ),
+        ({"variants": {"L1": {}, "noisy": {}}}, r"variants: the name 'noisy' is that of an untrained row too"),
+        ({"test": {"datasets": {}}}, r"suite\.yml: test\.datasets: "),
+        ({"test": {"datasets": {"test": {"type": "Noisy"}}}}, r"suite\.yml: test: datasets\.test\.type: .*'Noisy'"),
+        ({"grid": {"crop": [1, 2]}}, r"grid\.crop: "),
+        ({"cost": {"steps": 3}}, r"suite\.yml: cost: drop: 3 of 3 steps leave none"),
+        ({"base": "nowhere.yml"}, r"nowhere\.yml: no such option file"),
+    ],
+)
+def test_mistakes_name_file_and_key(write, changes, message):
+    with pytest.raises(OptionError, match=message):
+        read_jobs(write(**changes))
+
+
+def test_fingerprint_is_that_of_what_matters(photographs, tmp_path):
+    base = base_options(photographs)
+    mark = fingerprint(essence(base))
+    loud = merge(base, {"name": "other", "manual_seed": 5, "logger": {"print_freq": 7}, "val": {"pbar": False}})
+    roots = {"path": {"experiments_root": str(tmp_path)}, "train": {"ema_decay": 0.0}}  # a default, written out
+    workers = {"datasets": {"train": {"num_worker_per_gpu": 3}}}
+    assert fingerprint(essence(merge(merge(loud, roots), workers))) == mark
+    for other in ({"train": {"total_iter": 5}}, {"network_g": {"num_feat": 16}}, {"datasets": {"val": {"sigma": 50}}}):
+        assert fingerprint(essence(merge(base, other))) != mark
+
+
+def test_weight_files_count_by_content(photographs, tmp_path):
+    marks = []
+    for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"two")):
+        (tmp_path / name).write_bytes(content)
+        start = {"path": {"pretrain_network_g": str(tmp_path / name)}}
+        marks.append(fingerprint(essence(merge(base_options(photographs), start))))
+    assert marks[0] == marks[1] != marks[2]
+
+
+def test_the_start_row_needs_weights_to_start_from(write, tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    jobs = read_jobs(write(options={"path": {"pretrain_network_g": str(tmp_path / "w.pth")}}))
+    start = next(job for job in jobs if job.row == "start")
+    assert start.test["path"]["pretrain_network_g"] == str(tmp_path / "w.pth")
+    assert start.state() == "to test"
+
+
+def test_every_suite_has_both_scales():
+    names = {file.stem for file in (ROOT / "options" / "suites").glob("*.yml")}
+    kinds = {"table1", "table4", "fig9", "internal"}
+    assert names == {f"{kind}_{scale}" for kind in kinds for scale in ("camvid", "cityscapes")}
