@@ -40,10 +40,10 @@ def _scene(seed: int, side: int) -> Tensor:
     return torch.from_numpy(render_scene(seed, (side, side)).image).permute(2, 0, 1).float() / 255
 
 
-def extractor(settings: Settings) -> nn.Module:
+def extractor(settings: Settings, **options: object) -> nn.Module:
     """A frozen EfficientNet-Lite0."""
     torch.manual_seed(0)
-    return build_extractor(EXTRACTOR, "benchmark").to(settings.device)
+    return build_extractor({**EXTRACTOR, **options}, "benchmark").to(settings.device)
 
 
 @cache

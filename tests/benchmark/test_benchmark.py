@@ -7,11 +7,13 @@ from d2sm_plugin.benchmark.cases import NAMES, build_case
 from d2sm_plugin.benchmark.cli import main, table_rows
 from d2sm_plugin.benchmark.formula import PrintedQueue, printed_divergence
 from d2sm_plugin.benchmark.frontier import plot_frontier
-from d2sm_plugin.benchmark.measure import Case, Settings, count_flops, ratios, run_case
+from d2sm_plugin.benchmark.measure import Case, Settings, count_flops, ratios, run_case, timed
 from d2sm_plugin.benchmark.memory import peak_memory
+from d2sm_plugin.benchmark.processes import prepare_processes
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.losses import QueueSampler, semantic_divergence
 
+_LONG = ("segmentation", "precision", "compile", "patches", "scaling", "scaling_large")
 CPU = Settings(torch.device("cpu"), 2, True)
 
 
@@ -43,14 +45,19 @@ def test_rows_of_a_case():
     assert rows[0][:2] == ["`name` title", "slow"] and rows[0][5] == "1" and rows[1][5].startswith("1/")
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if name not in ("segmentation", "precision", "compile", "patches")]
-)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in _LONG])
 def test_small_cases_run(name):
     case = build_case(name, CPU)
     assert case.reference in case.variants
     for prepare in case.variants.values():
         prepare()()
+
+
+def test_processes_work_together_and_say_what_they_spent():
+    step = prepare_processes(2, rows=3, dimension=5, queue=12)
+    assert all(0 < part < 60 for _ in range(2) for part in timed(step, CPU.device))
+    case = build_case("scaling", CPU)
+    assert case.reference in case.variants and not case.in_this_process
 
 
 def test_a_full_queue_is_ready_for_the_next_step():

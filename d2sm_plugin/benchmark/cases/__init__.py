@@ -11,9 +11,12 @@ from d2sm_plugin.errors import OptionError, suggest
 NAMES = (
     "loss",
     "queue",
+    "scaling",
+    "scaling_large",
     "perceptual",
     "patches",
     "iteration",
+    "arithmetic",
     "precision",
     "compile",
     "reading",
