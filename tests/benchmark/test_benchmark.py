@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from d2sm_plugin.benchmark.frontier import plot_frontier
 from d2sm_plugin.benchmark.measure import Case, Settings, count_flops, ratios, run_case, timed
 from d2sm_plugin.benchmark.memory import peak_memory
 from d2sm_plugin.benchmark.processes import prepare_processes
-from d2sm_plugin.errors import OptionError
+from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.losses import QueueSampler, semantic_divergence
 
 _LONG = ("segmentation", "precision", "compile", "patches", "scaling", "scaling_large")
@@ -74,8 +76,23 @@ def test_memory_of_a_variant():
 
 
 def test_plot(tmp_path):
-    plot_frontier([("crop", 1.0, 0.5, 1.0), ("shared at 4, open", 6.0, 3.0, 0.9)], tmp_path / "new" / "plot.png")
+    rows = [
+        ("crop", 1.0, 0.5, 1.0),
+        ("shared at 4, padded, late bf16", 7.0, 3.0, 0.98),
+        ("shared at 4, open", 6, 3, 0.9),
+    ]
+    plot_frontier(rows, tmp_path / "new" / "plot.png", "network")
     assert (tmp_path / "new" / "plot.png").stat().st_size > 5000
+
+
+def test_frontier_needs_large_images_and_an_extractor(tmp_path):
+    image = tmp_path / "small.png"
+    assert cv2.imwrite(str(image), np.zeros((512, 500, 3), np.uint8))
+    block = "{type: TimmFeatures, model: resnet18, weights: null}"
+    with pytest.raises(ShapeError, match=r"small\.png: 512x500 pixels; the measurement takes 512x512"):
+        main(["--frontier", str(image), "--extractor", block])
+    with pytest.raises(OptionError, match="--extractor: expected an option block"):
+        main(["--frontier", str(image), "--extractor", "vgg"])
 
 
 def test_unknown_case():
