@@ -69,7 +69,7 @@ def _panel(
     from matplotlib.collections import LineCollection
 
     if lines:
-        axes.add_collection(LineCollection(np.stack([points, clear], 1), colors=colour, linewidths=0.4, alpha=0.35))
+        axes.add_collection(LineCollection(np.stack([points, clear], 1), colors=colour, linewidths=0.4, alpha=0.25))
     axes.scatter(*clear.T, s=9, color=_CLEAR, alpha=0.7, linewidths=0, label=CLEAN)
     axes.scatter(*points.T, s=9, color=colour, alpha=0.75, linewidths=0, label=name)
     axes.set_xticks([])
