@@ -36,17 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder of the job, with its option files")
     parser.add_argument("kind", choices=["run", "reference"], help="reference: measure the images themselves")
     parser.add_argument("test", help="name of the test's option file, without .yml")
+    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
     args = parser.parse_args(argv)
+    if args.launcher == "pytorch" and os.environ["RANK"] != "0":  # trains along; all else is the first one's
+        training.main(_training_arguments(args.folder / TRAIN_FILE, args.launcher))
+        return 0
     try:
         with FileLock(args.folder / LOCK, timeout=0):
-            return _work(args.folder, args.kind, args.test)
+            return _work(args.folder, args.kind, args.test, args.launcher)
     except Timeout:
         return BUSY
 
 
-def _work(folder: Path, kind: str, test: str) -> int:
+def _work(folder: Path, kind: str, test: str, launcher: str) -> int:
     file = folder / TRAIN_FILE
-    if file.is_file() and not (folder / TRAINED).is_file() and not _train(file, folder):
+    if file.is_file() and not (folder / TRAINED).is_file() and not _train(file, folder, launcher):
         return STOPPED
     result = folder / f"{test}.json"
     if not result.is_file():
@@ -58,7 +62,7 @@ def _work(folder: Path, kind: str, test: str) -> int:
     return 0
 
 
-def _train(file: Path, folder: Path) -> bool:
+def _train(file: Path, folder: Path, launcher: str) -> bool:
     """Train to the end, from the newest checkpoint; returns False when the training was asked to stop before."""
     begun = time.time()
     options = read_options(file)
@@ -66,13 +70,17 @@ def _train(file: Path, folder: Path) -> bool:
     done = CheckpointStore(experiment).iterations()
     if not done:  # killed before its first checkpoint: nothing in it is of use
         shutil.rmtree(experiment, ignore_errors=True)
-    training.main(["-opt", str(file), "--auto_resume"])
+    training.main(_training_arguments(file, launcher))
     total = options["train"]["total_iter"]
     if CheckpointStore(experiment).iterations()[-1:] != [total]:
         return False
     first = done[-1] if done else 0
     write_json(folder / TRAINED, {"steps": total, "from_step": first, "seconds": round(time.time() - begun, 1)})
     return True
+
+
+def _training_arguments(file: Path, launcher: str) -> list[str]:
+    return ["-opt", str(file), "--auto_resume", "--launcher", launcher]
 
 
 def _test(options: dict[str, Any], file: Path) -> dict[str, Mapping[str, float]]:

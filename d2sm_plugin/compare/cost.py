@@ -19,7 +19,7 @@ from tqdm import tqdm
 from d2sm_plugin.benchmark.measure import timed
 from d2sm_plugin.benchmark.memory import forget_peak, peak_resident, resident
 from d2sm_plugin.compare.child import write_json
-from d2sm_plugin.compare.fingerprint import essence, fingerprint
+from d2sm_plugin.compare.fingerprint import fingerprint
 from d2sm_plugin.compare.jobs import Job
 from d2sm_plugin.compare.runner import environment
 from d2sm_plugin.compare.suite import Suite
@@ -159,5 +159,4 @@ def _processor() -> str:
 
 
 def _marks(jobs: Sequence[Job]) -> dict[str, str]:
-    trains = {job.row: job.train for job in jobs if job.train is not None}
-    return {row: fingerprint(essence(train)) for row, train in trains.items()}
+    return {job.row: fingerprint(job.definition) for job in jobs if job.train is not None}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.compare.child import write_json
-from d2sm_plugin.compare.fingerprint import essence, fingerprint
+from d2sm_plugin.compare.fingerprint import fingerprint
 from d2sm_plugin.compare.jobs import Job
 from d2sm_plugin.compare.merge import differences
 from d2sm_plugin.errors import OptionError
@@ -63,5 +63,5 @@ def record_definitions(jobs: Sequence[Job], report: Path) -> None:
 
 
 def _definitions(jobs: Sequence[Job]) -> dict[str, Any]:
-    trained = {job.row: job.train for job in jobs if job.train is not None}
-    return {row: json.loads(json.dumps(essence(train), default=str)) for row, train in trained.items()}
+    found = {job.row: job.definition for job in jobs if job.train is not None}
+    return json.loads(json.dumps(found, default=str))

@@ -20,13 +20,20 @@ _WITHOUT_EFFECT = {
     "val": ("save_img", "max_pictures", "suffix", "pbar", "save_best"),
 }
 _LOADER_KEYS = ("num_worker_per_gpu", "num_prefetch_queue", "prefetch_mode", "pin_memory", "persistent_workers")
+#: Mini-batch of a process where the option file names none.
+DEFAULT_BATCH = 16
 _WEIGHTS = ("pretrain_network_g", "pretrain_network_d")
 
 
-def essence(raw: Mapping[str, Any]) -> dict[str, Any]:
+def essence(raw: Mapping[str, Any], processes: int = 1) -> dict[str, Any]:
     """Return the part of (valid) options that results depend on, without keys at their default.
 
-    The seed is left out, since it is told apart by name. Weight files count by content, so that they may move.
+    The seed is left out, since it is told apart by name. Weight files count by content, so that they may move. Of
+    several processes only their joint batch counts, as in training.
+
+    Args:
+        raw: content of an option file.
+        processes: of the training.
     """
     kept = Options.model_validate(deepcopy(dict(raw))).model_dump(exclude_defaults=True)
     for block, keys in _WITHOUT_EFFECT.items():
@@ -36,6 +43,9 @@ def essence(raw: Mapping[str, Any]) -> dict[str, Any]:
     for dataset in kept["datasets"].values():
         for key in _LOADER_KEYS:
             dataset.pop(key, None)
+    if processes > 1:
+        train = kept["datasets"]["train"]
+        train["batch_size_per_gpu"] = processes * train.get("batch_size_per_gpu", DEFAULT_BATCH)
     path = kept.get("path", {})
     for key in _WEIGHTS:
         if path.get(key) is not None:

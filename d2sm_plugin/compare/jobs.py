@@ -35,6 +35,7 @@ class Job:
         name: of the run's folders.
         train: raw options of the training; None where nothing is trained.
         test: raw options of the test, without name and weights for a run.
+        processes: of the training.
     """
 
     row: str
@@ -44,6 +45,12 @@ class Job:
     name: str
     train: Mapping[str, Any] | None
     test: Mapping[str, Any]
+    processes: int = 1
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """What the training's result depends on, beside the seed; empty where nothing is trained."""
+        return {} if self.train is None else essence(self.train, self.processes)
 
     @property
     def folder(self) -> Path:
@@ -159,11 +166,11 @@ def make_jobs(suite: Suite, base: Mapping[str, Any], out: Path, source: str | Pa
         _check(test_options(suite, train), False, f"{source}: test")
     jobs = _untrained(suite, merge(base, suite.options), out)
     order = [(seed, variant) for variant in suite.variants for seed in suite.seeds_of(variant)]
-    marks = {variant: fingerprint(essence(train)) for variant, train in trains.items()}
+    marks = {variant: fingerprint(essence(train, suite.processes)) for variant, train in trains.items()}
     for seed, variant in sorted(order, key=lambda pair: pair[0]):  # stable: in a seed, variants in the suite's order
         train = trains[variant] | {"manual_seed": seed}
         name = _run_name(out, variant, marks[variant], seed)
-        jobs.append(Job(variant, seed, "run", out, name, train, test_options(suite, train)))
+        jobs.append(Job(variant, seed, "run", out, name, train, test_options(suite, train), suite.processes))
     return jobs
 
 

@@ -131,33 +131,38 @@ class Runner:
 
 
 def start(job: Job, slot: int, slots: int) -> subprocess.Popen[bytes]:
-    """Start the process of a job; what it prints is appended to its log."""
+    """Start the process of a job (under torchrun where its training has several); its output is appended to its log."""
     job.write_options()
-    arguments = [str(job.folder), job.kind, job.test_name]
+    processes = 1 if job.trained() else job.processes
+    arguments = ["-m", "d2sm_plugin.compare.child", str(job.folder), job.kind, job.test_name]
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        arguments = [*torchrun, *arguments, "--launcher", "pytorch"]
     with (job.folder / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "d2sm_plugin.compare.child", *arguments],
+            [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment(slot, slots),
+            env=environment(slot, slots, processes),
             start_new_session=True,  # a terminal's Ctrl-C reaches this process alone, which passes it on
         )
 
 
-def environment(slot: int, slots: int) -> dict[str, str]:
-    """Return the environment of the process in one of so many slots: its share of cores, and a GPU in turn.
+def environment(slot: int, slots: int, processes: int = 1) -> dict[str, str]:
+    """Return the environment of the job in one of so many slots: its share of cores, and GPUs in turn.
 
     ``OMP_NUM_THREADS`` stays where it is set already.
     """
     env = dict(os.environ)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    env.setdefault("OMP_NUM_THREADS", str(max(1, cores // slots)))
+    env.setdefault("OMP_NUM_THREADS", str(max(1, cores // (slots * processes))))
     here = str(Path(__file__).resolve().parents[2])  # the package need not be installed
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (here, env.get("PYTHONPATH"))))
     count = torch.cuda.device_count()
     if count:
         given = env.get("CUDA_VISIBLE_DEVICES")
         devices = given.split(",") if given else [str(number) for number in range(count)]
-        env["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        own = {devices[(slot * processes + number) % len(devices)]: None for number in range(processes)}
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     return env

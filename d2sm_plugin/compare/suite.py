@@ -83,6 +83,9 @@ class Suite(Strict):
     baseline: str = Field(description="variant that differences and ratios refer to")
     untrained: Untrained = Field(default_factory=Untrained)
     test: TestFragment
+    processes: PositiveInt = Field(
+        1, description="of each training, under torchrun, one GPU each; they share the batch"
+    )
     columns: list[str] | None = Field(None, description="metrics of the table; none: val.metrics, and mIoU if measured")
     grid: Grid = Field(default_factory=Grid)
     cost: Cost = Field(default_factory=Cost)

@@ -157,6 +157,19 @@ def test_killed_run_continues_and_ends_with_the_same_weights(photographs, tmp_pa
 
 
 @pytest.mark.slow
+def test_training_of_two_processes(photographs, tmp_path):
+    content = suite_content(photographs, seeds=[0], variants={"L1": {}}, processes=2)
+    path = write_suite(tmp_path, content, base_options(photographs))
+    assert compare(path, "--out", tmp_path / "out") == 0
+    [job] = [job for job in jobs_of(path, tmp_path / "out") if job.seed is not None]
+    log = (job.folder / "log.txt").read_text()
+    assert "2 process(es)" in log
+    assert "joint batch: 4 x 1" in log
+    assert (tmp_path / "out" / "tiny" / "cost.json").is_file()
+    assert "1.00×" in (tmp_path / "out" / "tiny" / "table.md").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_stops_its_children_in_order(photographs, tmp_path, number):
     path, job = long_suite(photographs, tmp_path, 100_000)

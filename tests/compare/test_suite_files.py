@@ -124,6 +124,13 @@ def test_fingerprint_is_that_of_what_matters(photographs, tmp_path):
         assert fingerprint(essence(merge(base, other))) != mark
 
 
+def test_processes_count_by_their_joint_batch(photographs):
+    base = base_options(photographs)
+    joint = merge(base, {"datasets": {"train": {"batch_size_per_gpu": 6}}})
+    assert fingerprint(essence(base, processes=3)) == fingerprint(essence(joint))
+    assert fingerprint(essence(base, processes=2)) != fingerprint(essence(base))
+
+
 def test_weight_files_count_by_content(photographs, tmp_path):
     marks = []
     for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"two")):
