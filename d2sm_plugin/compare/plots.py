@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from d2sm_plugin.compare.jobs import Job
 from d2sm_plugin.compare.scores import Column, Scores
+from d2sm_plugin.compare.suite import Suite
 from d2sm_plugin.compare.tables import set_title, title
 from d2sm_plugin.errors import DataError
 
@@ -38,11 +39,12 @@ def read_curves(jobs: Sequence[Job]) -> dict[str, Curves]:
     return found
 
 
-def plot_convergence(jobs: Sequence[Job], metrics: Sequence[str], path: Path) -> bool:
+def plot_convergence(suite: Suite, jobs: Sequence[Job], metrics: Sequence[str], path: Path) -> bool:
     """Draw validation metrics against steps: a line for each variant, a band from the lowest to the highest seed.
 
     Args:
-        jobs: of the suite.
+        suite: the suite.
+        jobs: all of it.
         metrics: one row of the picture each, where the trainings measured it.
         path: the PNG file.
 
@@ -59,8 +61,8 @@ def plot_convergence(jobs: Sequence[Job], metrics: Sequence[str], path: Path) ->
     grid = figure.subplots(len(measured), len(sets), squeeze=False, sharex=True)
     for line, metric in zip(grid, measured, strict=True):
         for axes, name in zip(line, sets, strict=True):
-            for number, (variant, own) in enumerate(curves.items()):
-                _draw_variant(axes, variant, number, own.get(metric, {}).get(name, {}))
+            for number, variant in enumerate(suite.variants):
+                _draw_variant(axes, variant, number, curves.get(variant, {}).get(metric, {}).get(name, {}))
             axes.set_title(name, fontsize="medium")
             axes.set_ylabel(title(metric))
             axes.grid(alpha=0.3)
@@ -93,16 +95,17 @@ def plot_trade(scores: Scores, path: Path, across: str = "psnr", up: str = "mIoU
     rows = [row for row in scores.rows() if row in scores.suite.variants or row == scores.suite.untrained.start]
     if not pairs or not any(scores.summary(row, column) for row in rows for column in pairs[0]):
         return False
+    variants = list(scores.suite.variants)
     figure = Figure(figsize=(4.5 * len(pairs), 3.6 + 0.25 * (len(rows) // 3)), layout="constrained")
     for axes, (x_column, y_column) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
-        for number, row in enumerate(rows):
+        for row in rows:
             x, y = scores.summary(row, x_column), scores.summary(row, y_column)
             if x is None or y is None:
                 continue
             trained = row in scores.suite.variants
             axes.errorbar(
                 x.mean, y.mean, y.deviation, x.deviation, fmt="o" if trained else "k+", label=row, capsize=2,
-                **({"color": f"C{number % _COLOURS}", "alpha": 0.8} if trained else {}),
+                **({"color": f"C{variants.index(row) % _COLOURS}", "alpha": 0.8} if trained else {}),
             )  # fmt: skip
         axes.set_title(set_title(x_column), fontsize="medium")
         axes.set_xlabel(title(across))

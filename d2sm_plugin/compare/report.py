@@ -35,7 +35,7 @@ def write_report(
     scores = Scores(suite, jobs, failed)
     text = write_tables(scores, read_cost(suite, jobs, folder), folder)
     metrics = list(dict.fromkeys(column.metric for column in scores.columns))
-    plot_convergence(jobs, metrics, folder / "convergence.png")
+    plot_convergence(suite, jobs, metrics, folder / "convergence.png")
     plot_trade(scores, folder / "psnr_miou.png")
     if grids:
         write_grids(suite, jobs, folder)

@@ -108,10 +108,15 @@ class Scores:
         return summarise([own[seed] - base[seed] for seed in own if seed in base])
 
     def ranks(self, column: Column) -> dict[str, int]:
-        """Return the rank of every variant by its mean, 1 for the best; equal means share a rank."""
+        """Return the rank of every variant, 1 for the best; equal ones share a rank.
+
+        It goes by the difference from the baseline at equal seeds, since seeds themselves differ: where all variants
+        have the same seeds, that is the order of the means. Before the baseline has results, it is the means alone.
+        """
+        based = bool(self.of(self.suite.baseline, column))
         means = {}
         for variant in self.suite.variants:
-            summary = self.summary(variant, column)
+            summary = self.difference(variant, column) if based else self.summary(variant, column)
             if summary is not None and not math.isnan(summary.mean):
                 means[variant] = summary.mean if column.lower else -summary.mean
         return {variant: 1 + sum(other < mean for other in means.values()) for variant, mean in means.items()}

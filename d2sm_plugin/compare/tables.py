@@ -50,8 +50,8 @@ def write_tables(scores: Scores, cost: Cost, folder: Path) -> str:
 def markdown(scores: Scores, cost: Cost) -> str:
     """Return the tables of means and of differences from the baseline, with what is missing named below."""
     suite = scores.suite
-    seeds = "mean ± sample deviation over seeds; (rank) among the variants, best in bold"
-    parts = [f"# {suite.title or suite.name}", seeds + "."]
+    caption = f"Mean ± sample deviation over seeds; (rank) of the difference from {suite.baseline} at equal seeds."
+    parts = [f"# {suite.title or suite.name}", caption]
     parts.append(_table(scores, scores.rows(), lambda row, column: _mean_cell(scores, row, column), cost))
     others = [variant for variant in suite.variants if variant != suite.baseline]
     if others and scores.values.get(suite.baseline):
