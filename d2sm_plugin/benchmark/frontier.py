@@ -154,7 +154,7 @@ def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path, t
     axes.set_xlim(left=0)
     axes.set_title(f"{title}, 36 windows; the numbers are shared_stride", fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
+    axes.legend(loc="center left")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=130)
 
