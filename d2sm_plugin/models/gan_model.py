@@ -94,7 +94,8 @@ class GANModel(D2SMModel):
                 f"train.gan_opt.takes: neither the dataset nor the network gives {', '.join(missing)} (given: "
                 f"{', '.join(sorted(given))})"
             )
-        fake, real = (given[name] for name in self.gan_takes)
+        # BasicSR's VGGStyleDiscriminator reads its maps with .view, which channels_last does not allow.
+        fake, real = (given[name].contiguous() for name in self.gan_takes)
         if self._generator_trains:
             self.net_d.requires_grad_(False)  # the generator's objective must leave it no gradient
             losses["gan"] = self.gan_objective(self.net_d(fake), True, is_disc=False)

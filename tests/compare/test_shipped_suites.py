@@ -38,7 +38,7 @@ def small_variants() -> dict[str, dict]:
 def street(tmp_path_factory):
     """LMDBs of two generated scenes and their labels."""
     folder = tmp_path_factory.mktemp("street")
-    prepare_data(["demo", "--out", str(folder), "--num-train", "2", "--num-val", "1", "--size", "96", "192"])
+    prepare_data(["demo", "--out", str(folder), "--num-train", "2", "--num-val", "1", "--size", "128", "192"])
     return folder
 
 
@@ -79,6 +79,9 @@ def test_variant_of_a_small_suite_starts(options, photographs, street, tmp_path)
         roots = {"gt": street / "train_images.lmdb", "label": street / "train_labels.lmdb"}
         options["datasets"]["train"] |= {f"dataroot_{kind}": str(root) for kind, root in roots.items()}
         options["train"]["segmentation_opt"] |= JUDGE
+    if "input_size" in options.get("network_d", {}):  # the discriminator takes crops of that size alone
+        size = options["network_d"]["input_size"]
+        options["datasets"]["train"] |= {"dataroot_gt": str(street / "train_images.lmdb"), "gt_size": size}
     if "lpips_opt" in options["train"]:
         options["train"]["lpips_opt"]["trunk"] = None
     path = tmp_path / "train.yml"
