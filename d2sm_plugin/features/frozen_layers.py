@@ -67,9 +67,9 @@ class StridedDepthwise(nn.Module):
     """A depthwise convolution with stride s, of maps whose height and width are multiples of s.
 
     Two parts of it are slow on a CPU. Padding as in TensorFlow, which adds more cells behind than before, is a copy of
-    the map; here it is a part of the kernel: zeros before it, and equal padding on both sides. And the gradient runs
-    without vector instructions, in bfloat16 up to forty times as slow as in float32; here it is s x s depthwise
-    convolutions of stride 1, each for the pixels of one phase. Other maps, and other devices, take the layer as it was.
+    the map; here it is a part of the kernel: zeros before it, and equal padding on both sides. And oneDNN's gradient is
+    slow, in bfloat16 up to eighty times as slow as in float32; here it is s x s depthwise convolutions of stride 1, each
+    for the pixels of one phase. Other maps, and other devices, take the layer as it was.
 
     Args:
         conv: a layer that :meth:`fits`.
