@@ -68,8 +68,8 @@ class StridedDepthwise(nn.Module):
 
     Two parts of it are slow on a CPU. Padding as in TensorFlow, which adds more cells behind than before, is a copy of
     the map; here it is a part of the kernel: zeros before it, and equal padding on both sides. And oneDNN's gradient is
-    slow, in bfloat16 up to eighty times as slow as in float32; here it is s x s depthwise convolutions of stride 1, each
-    for the pixels of one phase. Other maps, and other devices, take the layer as it was.
+    slow, in bfloat16 up to eighty times as slow as in float32; here it is s x s depthwise convolutions of stride 1,
+    each for the pixels of one phase. Other maps, and other devices, take the layer as it was.
 
     Args:
         conv: a layer that :meth:`fits`.
