@@ -130,7 +130,8 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
 
     Args:
         path: the YAML file.
-        force: overrides ``"options:train:total_iter=100"`` of keys of the suite file.
+        force: overrides ``"options:train:total_iter=100"`` of keys of the suite file; ``"variants:NAME=~"`` leaves a
+            variant out.
 
     Returns:
         The suite, and the raw content of its base option file.
@@ -139,10 +140,12 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
         OptionError: for anything that cannot be used; the message names the file and the key.
     """
     raw = _read_extended(Path(path), [])
+    if isinstance(raw.get("variants"), dict):  # an empty block in the file is a variant that changes nothing
+        raw["variants"] = {str(n): {} if block is None else block for n, block in raw["variants"].items()}
     for entry in force:
         apply_override(raw, entry)
     if isinstance(raw.get("variants"), dict):
-        raw["variants"] = {str(n): {} if block is None else block for n, block in raw["variants"].items()}
+        raw["variants"] = {n: block for n, block in raw["variants"].items() if block is not None}
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
