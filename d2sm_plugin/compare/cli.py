@@ -12,7 +12,7 @@ from tabulate import tabulate
 from d2sm_plugin.compare.cost import measure_cost, read_cost
 from d2sm_plugin.compare.definitions import check_definitions, record_definitions
 from d2sm_plugin.compare.jobs import Job, make_jobs
-from d2sm_plugin.compare.report import write_report
+from d2sm_plugin.compare.report import report_lock, write_report
 from d2sm_plugin.compare.runner import Outcome, Runner
 from d2sm_plugin.compare.suite import Suite, read_suite
 from d2sm_plugin.errors import OptionError, suggest
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_definitions(jobs, report, args.suite)
     outcome = Outcome()
     if not (args.report_only or args.cost_only):
-        record_definitions(jobs, report)
+        with report_lock(report):
+            record_definitions(jobs, report)
         outcome = Runner(chosen, args.jobs, lambda: _write_so_far(suite, jobs, report)).run()
     if args.cost_only or _cost_is_due(suite, jobs, report, args):
         measure_cost(suite, jobs, report)
@@ -80,7 +81,9 @@ def choose(jobs: Sequence[Job], suite: Suite, only: Sequence[str] | None, seeds:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train and test every variant of a suite, and set them side by side.")
     parser.add_argument("suite", type=Path, metavar="SUITE", help="suite file, e.g. options/suites/table1_camvid.yml")
-    parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder; suites share the runs in it")
+    parser.add_argument(
+        "--out", type=Path, default=Path("comparison"), help="folder; suites share its runs (default: %(default)s)"
+    )
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at once (default: 1)")
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these variants alone")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="these seeds alone")

@@ -103,7 +103,7 @@ def _measure_in_process(variant: str, train: Mapping[str, Any], suite: Suite) ->
     )
     if child_process.returncode:
         last = " / ".join(child_process.stderr.strip().splitlines()[-3:])
-        raise TrainingError(f"cost of '{variant}': its process failed: {last}")
+        raise TrainingError(f"cost of '{variant}': its process failed ({last}); --no-cost leaves time and memory out")
     return json.loads(child_process.stdout.strip().splitlines()[-1])
 
 

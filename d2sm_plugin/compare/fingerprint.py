@@ -16,13 +16,13 @@ _DIGITS = 8
 #: Keys of an option file that change no figure: names, places of results, what is logged and shown, loader processes.
 _WITHOUT_EFFECT = {
     "": ("name", "manual_seed", "num_gpu", "dist_params", "logger"),
-    "path": ("experiments_root", "results_root", "resume_state", "ignore_resume_networks"),
+    "path": ("experiments_root", "results_root", "ignore_resume_networks"),
     "val": ("save_img", "max_pictures", "suffix", "pbar", "save_best"),
 }
 _LOADER_KEYS = ("num_worker_per_gpu", "num_prefetch_queue", "prefetch_mode", "pin_memory", "persistent_workers")
 #: Mini-batch of a process where the option file names none.
 DEFAULT_BATCH = 16
-_WEIGHTS = ("pretrain_network_g", "pretrain_network_d")
+_WEIGHTS = ("pretrain_network_g", "pretrain_network_d", "resume_state")
 
 
 def essence(raw: Mapping[str, Any], processes: int = 1) -> dict[str, Any]:

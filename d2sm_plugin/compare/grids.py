@@ -36,7 +36,9 @@ _NARROWEST = 256  # smaller crops are enlarged, or their labels would not fit
 
 
 def write_grids(suite: Suite, jobs: Sequence[Job], folder: Path) -> list[Path]:
-    """Write ``grid_KEY_SET.png`` for some images of every test set: input, every row, clean, with the PSNR of the crop.
+    """Write pictures for some images of every test set: input, every row, clean, with the PSNR of the crop.
+
+    They are named ``grid_KEY_SIGMA.png``, or ``grid_KEY_SET.png`` where sets share a noise level or have none.
 
     Each row is shown by its finished run of the lowest seed. Restored pictures are kept beside the run's results.
 
@@ -56,13 +58,15 @@ def write_grids(suite: Suite, jobs: Sequence[Job], folder: Path) -> list[Path]:
         return []
     written = []
     options = validate_options(deepcopy(dict(next(iter(shown.values())).test)), is_train=False)
-    for name, block in evaluation_blocks(options["datasets"], ("test", "val")).items():
+    blocks = evaluation_blocks(options["datasets"], ("test", "val"))
+    levels = [block.get("sigma") for block in blocks.values()]
+    for name, block in blocks.items():
         dataset: Any = build_dataset(block, block.pop("where"))
         known = _known_keys(dataset)
         for key in _keys(suite, known, name):
             item = {**dataset[known.index(key)], "key": key}
             images = {row: _restored(job, name, item) for row, job in shown.items()}
-            path = folder / f"grid_{key}_{_suffix(block, name)}.png"
+            path = folder / f"grid_{key}_{_suffix(block, name, levels)}.png"
             write_png(path, draw_grid(suite, images, to_uint8(item["lq"]), to_uint8(item["gt"])))
             written.append(path)
     return written
@@ -149,9 +153,10 @@ def _restore(job: Job, item: Mapping[str, Any]) -> Image:
     return to_uint8(restored[0])
 
 
-def _suffix(block: Mapping[str, Any], name: str) -> str:
+def _suffix(block: Mapping[str, Any], name: str, levels: Sequence[float | None]) -> str:
+    """What tells a test set from the others: its noise level, or its name where that does not."""
     sigma = block.get("sigma")
-    return name if sigma is None else f"{sigma:g}"
+    return name if sigma is None or levels.count(sigma) > 1 else f"{sigma:g}"
 
 
 def _checked(crop: Sequence[int], image: Image) -> Crop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,10 +74,10 @@ class Job:
         return self.folder / f"{self.test_name}.json"
 
     @property
-    def weights(self) -> Path:
-        """The trained network (or the one that is tested as it is)."""
+    def weights(self) -> str | Path:
+        """The trained network, or the one that is tested as it is: a path or a URL."""
         if self.train is None:
-            return Path(self.test["path"]["pretrain_network_g"])
+            return str(self.test["path"]["pretrain_network_g"])
         return self.experiment / "models" / "net_g_latest.pth"
 
     def trained(self) -> bool:
@@ -128,7 +129,12 @@ class Job:
 
     def _write(self, file: str, options: Mapping[str, Any]) -> None:
         text = yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
-        (self.folder / file).write_text(text, encoding="utf-8")
+        path = self.folder / file
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
+        partial = path.with_name(f"{file}.{os.getpid()}.partial")  # another call may write it too, or its child read it
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
 
 
 def training_options(suite: Suite, base: Mapping[str, Any], variant: str, seed: int = 0) -> dict[str, Any]:
@@ -167,9 +173,11 @@ def make_jobs(suite: Suite, base: Mapping[str, Any], out: Path, source: str | Pa
     jobs = _untrained(suite, merge(base, suite.options), out)
     order = [(seed, variant) for variant in suite.variants for seed in suite.seeds_of(variant)]
     marks = {variant: fingerprint(essence(train, suite.processes)) for variant, train in trains.items()}
+    names: dict[tuple[str, int], str] = {}  # variants that are equal share their runs
     for seed, variant in sorted(order, key=lambda pair: pair[0]):  # stable: in a seed, variants in the suite's order
         train = trains[variant] | {"manual_seed": seed}
-        name = _run_name(out, variant, marks[variant], seed)
+        mark = marks[variant]
+        name = names.setdefault((mark, seed), _run_name(out, variant, mark, seed))
         jobs.append(Job(variant, seed, "run", out, name, train, test_options(suite, train), suite.processes))
     return jobs
 
@@ -192,9 +200,10 @@ def _untrained(suite: Suite, common: Mapping[str, Any], out: Path) -> list[Job]:
 
 
 def _run_name(out: Path, variant: str, mark: str, seed: int) -> str:
-    known = sorted((out / "runs").glob(f"*-{mark}-s{seed}"))
-    if known:
-        return known[0].name
+    known = (out / "runs").glob(f"*-{mark}-s{seed}")
+    found = sorted(known, key=lambda run: (not (run / TRAINED).is_file(), run.name))
+    if found:
+        return found[0].name
     slug = re.sub(r"[^a-z0-9]+", "_", variant.lower()).strip("_") or "variant"
     return f"{slug}-{mark}-s{seed}"
 

@@ -73,8 +73,8 @@ class Runner:
                         self._start()
                     time.sleep(_POLL_SECONDS)
             finally:
-                for child in self.running:
-                    child.process.kill()
+                for child in self.running:  # an error here, or a second signal: trainings save their state all the same
+                    child.process.terminate()
         return self.outcome
 
     def _start(self) -> None:
@@ -98,7 +98,7 @@ class Runner:
             self.running.remove(child)
             if status == 0:
                 self._done(child.job)
-            elif status == BUSY:
+            elif status == BUSY or (child.job.processes > 1 and child.job.busy()):  # torchrun has a status of its own
                 self.waiting.append(child.job)
             elif status == STOPPED or self.outcome.stopped:
                 self.outcome.stopped = True

@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and sample deviation over seeds; the deviation is None for a single seed."""
+    """Mean and sample deviation over seeds; the deviation is None for a single seed, or where there is no mean."""
 
     mean: float
     deviation: float | None
@@ -123,9 +123,14 @@ class Scores:
 
 
 def summarise(values: Sequence[float]) -> Summary | None:
-    """Return the mean and the sample standard deviation (n - 1) of some values, None for no values."""
+    """Return the mean and the sample standard deviation (n - 1) of some values, None for no values.
+
+    The mean is NaN, without a deviation, where a value is not finite: a training diverged, or a metric has no value.
+    """
     if not values:
         return None
+    if not all(map(math.isfinite, values)):  # which statistics.stdev cannot take
+        return Summary(math.nan, None, len(values))
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Summary(statistics.fmean(values), deviation, len(values))
 

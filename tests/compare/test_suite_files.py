@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import pytest
 from compare_material import ROOT, base_options, suite_content, write_suite
 
+from d2sm_plugin.compare import runner
 from d2sm_plugin.compare.fingerprint import essence, fingerprint
 from d2sm_plugin.compare.jobs import make_jobs, training_options
 from d2sm_plugin.compare.merge import differences, merge
 from d2sm_plugin.compare.suite import read_suite
-from d2sm_plugin.errors import OptionError
+from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.safe_yaml import read_yaml
 
 
 @pytest.fixture
@@ -158,3 +165,56 @@ def test_every_suite_of_the_paper_has_both_scales():
     names = {file.stem for file in (ROOT / "options" / "suites").glob("*.yml")}
     kinds = {"table1", "table4", "fig9", "internal"}
     assert names >= {f"{kind}_{scale}" for kind in kinds for scale in ("camvid", "cityscapes")}
+
+
+def test_equal_variants_share_their_runs_and_finished_ones_come_first(write, tmp_path):
+    path = write(variants={"A": {}, "twin": {}}, baseline="A", seeds=[0])
+    first, second = (job for job in read_jobs(path) if job.seed == 0)
+    assert first.folder == second.folder
+    mark = fingerprint(first.definition)
+    for name in (f"a-{mark}-s0", f"z-{mark}-s0"):  # two calls began it at one time
+        (tmp_path / "out" / "runs" / name).mkdir(parents=True)
+    (tmp_path / "out" / "runs" / f"z-{mark}-s0" / "trained.json").write_text("{}")
+    assert [job.name for job in read_jobs(path) if job.seed == 0] == [f"z-{mark}-s0"] * 2
+
+
+def test_a_start_from_a_url_keeps_it(write):
+    url = "https://example.org/weights/ffdnet.pth"
+    [job] = [job for job in read_jobs(write(options={"path": {"pretrain_network_g": url}})) if job.row == "start"]
+    job.write_options()
+    assert read_yaml(job.folder / f"{job.test_name}.yml")["path"]["pretrain_network_g"] == url
+
+
+def test_a_state_to_continue_from_is_part_of_a_definition(write, tmp_path):
+    plain, state = read_jobs(write())[-1].definition, tmp_path / "1000.state"
+    state.write_bytes(b"state")
+    continued = read_jobs(write(options={"path": {"resume_state": str(state)}}))[-1].definition
+    assert continued["path"]["resume_state"].startswith("sha256:")
+    assert {key: value for key, value in continued.items() if key != "path"} == plain
+
+
+def test_option_files_are_written_once(write):
+    job = read_jobs(write())[-1]
+    job.write_options()
+    before = {file: file.stat().st_mtime_ns for file in job.folder.iterdir()}
+    job.write_options()
+    assert {file: file.stat().st_mtime_ns for file in job.folder.iterdir()} == before
+    assert sorted(file.name for file in before) == sorted(["train.yml", f"{job.test_name}.yml"])
+
+
+def test_an_error_in_the_report_lets_trainings_save_their_state(monkeypatch):
+    jobs = [SimpleNamespace(row=row, seed=0, processes=1, finished=lambda: False, busy=lambda: False) for row in "AB"]
+    sleeps = {"A": 0, "B": 60}
+    children = []
+
+    def start_sleeping(job, slot, slots):
+        children.append(subprocess.Popen([sys.executable, "-S", "-c", f"import time; time.sleep({sleeps[job.row]})"]))
+        return children[-1]
+
+    def fail():
+        raise DataError("the disk is full")
+
+    monkeypatch.setattr(runner, "start", start_sleeping)
+    with pytest.raises(DataError, match="the disk is full"):
+        runner.Runner(jobs, 2, fail).run()
+    assert children[1].wait(timeout=30) == -signal.SIGTERM

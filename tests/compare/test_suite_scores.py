@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from compare_material import base_options, suite_content, write_suite
 
 from d2sm_plugin.compare.cost import measure_training, read_cost
 from d2sm_plugin.compare.fingerprint import essence, fingerprint
-from d2sm_plugin.compare.grids import draw_grid, most_detailed
+from d2sm_plugin.compare.grids import _suffix, draw_grid, most_detailed
 from d2sm_plugin.compare.jobs import make_jobs
 from d2sm_plugin.compare.plots import plot_trade
+from d2sm_plugin.compare.report import report_lock, write_report
 from d2sm_plugin.compare.scores import Scores, summarise
 from d2sm_plugin.compare.suite import read_suite
 from d2sm_plugin.compare.tables import markdown
@@ -55,6 +58,39 @@ def test_mean_and_sample_deviation():
     assert summary.deviation == pytest.approx(((16 / 9 + 1 / 9 + 25 / 9) / 2) ** 0.5)
     assert summarise([5.0]).deviation is None
     assert summarise([]) is None
+
+
+@pytest.mark.parametrize("values", [[float("nan"), 30.0], [float("inf"), float("-inf")], [float("inf")]])
+def test_values_that_are_not_finite_have_no_mean(values):
+    summary = summarise(values)
+    assert np.isnan(summary.mean)
+    assert (summary.deviation, summary.count) == (None, len(values))
+
+
+def test_report_stands_a_training_that_diverged(suite_and_jobs, tmp_path):
+    suite, jobs = suite_and_jobs
+    for job in jobs:
+        if job.row == "A":
+            job.result.write_text(json.dumps({"sets": {"photos_sigma25": {"psnr": 5.0, "mIoU": float("nan")}}}))
+    text = write_report(suite, jobs, tmp_path / "report", grids=False)
+    [line] = [line for line in text.splitlines() if line.startswith("| A ") and "5.000" in line]
+    assert line.split("|")[4].strip() == "-"
+
+
+def test_calls_that_report_at_one_time_wait_for_each_other(suite_and_jobs, tmp_path):
+    suite, jobs = suite_and_jobs
+    with ThreadPoolExecutor(1) as pool:
+        with report_lock(tmp_path / "report"):
+            other = pool.submit(write_report, suite, jobs, tmp_path / "report", grids=False)
+            with pytest.raises(FutureTimeout):
+                other.result(timeout=0.3)
+        assert "| L1 " in other.result(timeout=60)
+
+
+def test_grids_of_sets_with_one_noise_level_have_names_of_their_own():
+    assert _suffix({"sigma": 25}, "kodak_sigma25", [25, 50]) == "25"
+    assert _suffix({"sigma": 25}, "kodak_sigma25", [25, 25]) == "kodak_sigma25"
+    assert _suffix({}, "faces", [None]) == "faces"
 
 
 def test_summary_rank_and_paired_difference(scores):
