@@ -45,6 +45,15 @@ def check_equal_rows(count: int, device: torch.device) -> None:
         )
 
 
+def mean_over_processes(number: Tensor) -> Tensor:
+    """Return the mean of a number over all processes, float32, without a graph; every process must call this."""
+    number = number.detach().float()
+    if world_size() > 1:
+        number = number.clone()
+        dist.all_reduce(number)
+    return number / world_size()
+
+
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

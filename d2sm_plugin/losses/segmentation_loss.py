@@ -11,6 +11,7 @@ from torch import Tensor
 
 from d2sm_plugin.errors import DataError, OptionError, ShapeError
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
+from d2sm_plugin.losses.gather import mean_over_processes, world_size
 from d2sm_plugin.registry import register
 from d2sm_plugin.seg.hook import choose_classes
 from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
@@ -25,8 +26,9 @@ class SegmentationLoss(FrozenNetworkObjective):
     restored images only; it has its own normalisation inside and stays in eval mode and, unless ``amp`` is set, in
     float32. Images are neither clipped nor rounded; logits are resized to the images as the network's config says.
 
-    The loss is the mean over all labelled pixels of the batch, 0 where there is none. Pixels whose label does not count
-    (255; for CamVid 11 too) have no part in it. The dataset gives labels with ``dataroot_label``.
+    The loss is the mean over all labelled pixels of the batch, 0 where there is none. Where several processes train, it
+    is that of their joint batch: each computes its share, and the mean of the shares is the loss. Pixels whose label
+    does not count (255; for CamVid 11 too) have no part in it. The dataset gives labels with ``dataroot_label``.
 
     Where the same network then measures the semantic accuracy, the objective has been trained on its own judge.
 
@@ -93,7 +95,8 @@ class SegmentationLoss(FrozenNetworkObjective):
             )
         each = F.cross_entropy(logits, target, reduction="none")
         total = torch.where(counts, each, 0.0).sum()
-        return self.loss_weight * total / counts.sum().clamp_min(1)
+        labelled = mean_over_processes(counts.sum())
+        return self.loss_weight * total / labelled.clamp_min(1 / world_size())
 
     def extra_repr(self) -> str:
         """Name what is no child module."""

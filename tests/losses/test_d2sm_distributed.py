@@ -9,6 +9,7 @@ from torch import nn
 
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.losses import D2SMLoss
+from d2sm_plugin.losses.gather import mean_over_processes
 
 STEPS = 4
 CASES = {
@@ -71,6 +72,7 @@ def run_rank(rank, folder):
     }
     torch.save(found, f"{folder}/rank{rank}.pth")
     check_unequal_batches(rank)
+    assert mean_over_processes(torch.tensor(2 + 3 * rank)).item() == 3.5
     dist.destroy_process_group()
 
 

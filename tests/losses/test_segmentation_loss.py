@@ -10,6 +10,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 
 from d2sm_plugin.data.street_scenes import render_scene
 from d2sm_plugin.errors import DataError, OptionError, ShapeError
+from d2sm_plugin.losses import segmentation_loss
 from d2sm_plugin.losses.segmentation_loss import SegmentationLoss
 from d2sm_plugin.registry import build
 from d2sm_plugin.seg.demo_segmentor import DEMO_CHECKPOINT, DEMO_CONFIG
@@ -167,3 +168,14 @@ def test_mistakes(loss, scenes):
         build(LOSS_REGISTRY, {**BLOCK, "classes": "camvid"}, "x")
     with pytest.raises(OptionError, match="did you mean 'checkpoint'"):
         build(LOSS_REGISTRY, {**BLOCK, "checkpiont": "x"}, "x")
+
+
+def test_is_a_share_of_the_mean_over_the_joint_batch(loss, scenes, monkeypatch):
+    images, labels = scenes
+    labels = labels.clone()
+    labels[1, 40:] = 255  # the second process has fewer labelled pixels
+    whole = loss(images, labels)
+    joint = (labels != 255).sum() / 2
+    monkeypatch.setattr(segmentation_loss, "mean_over_processes", lambda number: joint)
+    shares = [loss(images[i : i + 1], labels[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close((shares[0] + shares[1]) / 2, whole)
