@@ -53,7 +53,8 @@ class SpatialSampler(Sampler):
                 "SpatialSampler.scope: the feature map has a single position, and scope 'image' compares positions of "
                 "one image; set scope 'batch', or train on larger crops"
             )
-        positions = torch.tensor(self.choose(height * width), device=maps.device)
+        positions = torch.tensor(self.choose(height * width), pin_memory=maps.is_cuda)
+        positions = positions.to(maps.device, non_blocking=True)  # does not wait for the network that made the maps
         with torch.no_grad():
             clear_maps = extractor.feature_map(clear)
         return self.features(maps, positions), self.features(clear_maps, positions)

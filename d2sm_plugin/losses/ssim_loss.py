@@ -41,6 +41,7 @@ class _StructuralSimilarity(nn.Module):
         super().__init__()
         package = import_optional("pytorch_msssim", "pytorch-msssim", type(self).__name__)
         self._similarity = getattr(package, self.function)
+        self.register_buffer("window", _gaussian(), persistent=False)  # the package would send it to the GPU every time
         self.loss_weight = loss_weight
         self._range_checked = False
 
@@ -69,8 +70,7 @@ class _StructuralSimilarity(nn.Module):
                 _at_least_float(restored),
                 _at_least_float(clear.detach()),
                 data_range=1.0,
-                win_size=_WINDOW,
-                win_sigma=_SIGMA,
+                win=self.window.expand(restored.shape[1], -1, -1, -1),
             )
         return self.loss_weight * (1 - similarity)
 
@@ -116,6 +116,13 @@ class MSSSIMLoss(_StructuralSimilarity):
     function = "ms_ssim"
     least = (_WINDOW - 1) * 2**4 + 1
     remedy = "set datasets.train.gt_size to 161 or more, or take SSIMLoss"
+
+
+def _gaussian() -> Tensor:
+    """The window along one side, (1, 1, 1, width), of sum 1."""
+    offsets = torch.arange(_WINDOW, dtype=torch.float32) - _WINDOW // 2
+    weights = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
+    return (weights / weights.sum())[None, None, None]
 
 
 def _at_least_float(images: Tensor) -> Tensor:

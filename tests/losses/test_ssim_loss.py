@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import pytorch_msssim
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from skimage.metrics import structural_similarity
@@ -130,3 +131,13 @@ def test_missing_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_msssim", None)
     with pytest.raises(DependencyError, match=r'SSIMLoss needs .*pip install "d2sm-plugin\[objectives\]"'):
         build(LOSS_REGISTRY, {"type": "SSIMLoss"}, "train.ssim_opt")
+
+
+@pytest.mark.parametrize("kind", [SSIMLoss, MSSSIMLoss])
+def test_window_is_the_packages_and_no_part_of_checkpoints(kind):
+    images = torch.rand(2, 3, 176, 176, generator=torch.Generator().manual_seed(0))
+    loss = kind()
+    expected = 1 - getattr(pytorch_msssim, loss.function)(images, images.flip(3), data_range=1.0)
+    assert torch.equal(loss(images, images.flip(3)), expected)
+    assert not loss.state_dict()
+    assert loss.to("meta").window.device.type == "meta"
