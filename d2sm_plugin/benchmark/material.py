@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from d2sm_plugin.benchmark.measure import Settings
 from d2sm_plugin.data.street_scenes import render_scene
 from d2sm_plugin.features import build_extractor
+from d2sm_plugin.losses import QueueSampler
 
 DIMENSION = 4096
 ARRIVING = 32
@@ -26,6 +27,19 @@ def feature_pair(count: int, settings: Settings, seed: int, dimension: int = DIM
     clear = torch.randn(count, dimension, generator=generator).relu() + 0.01
     restored = clear + 0.06 * torch.randn(count, dimension, generator=generator)
     return restored.to(settings.device).requires_grad_(), clear.to(settings.device)
+
+
+def fill_queue(queue: QueueSampler) -> None:
+    """Make a queue that holds one batch a full one: time does not depend on what it holds, and filling takes long.
+
+    The size of the queue is a multiple of that batch.
+    """
+    held = len(queue)
+    for buffer in (queue.restored, queue.difference):
+        buffer.copy_(buffer[:held].repeat(queue.size // held, 1))
+    queue.sums.copy_(queue.sums[:, :1] * (queue.size / held))
+    queue.filled.fill_(queue.size)
+    queue.ledger.covered.fill_(queue.size)
 
 
 def image_pair(count: int, side: int, settings: Settings) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from d2sm_plugin.benchmark.material import feature_pair
+from d2sm_plugin.benchmark.material import feature_pair, fill_queue
 from d2sm_plugin.benchmark.measure import Settings, Spent, Step
 from d2sm_plugin.losses import QueueSampler
 from d2sm_plugin.losses.gather import gather_rows
@@ -28,7 +28,7 @@ class LossProcesses:
         count: of processes, one thread each.
         rows: new samples of each process in a step.
         dimension: of their features.
-        queue: samples in the queue; it is filled when the group is ready.
+        queue: samples in the queue, a multiple of those of a step; it is full when the group is ready.
     """
 
     def __init__(self, count: int, rows: int, dimension: int, queue: int) -> None:
@@ -90,8 +90,9 @@ def work(pipe: Connection, folder: str, rank: int, count: int, rows: int, dimens
         restored.grad = None
         sampler(gather_rows(restored), gather_rows(clear)).backward()
 
-    while len(sampler) < queue:
-        step()
+    step()
+    fill_queue(sampler)
+    step()
     pipe.send((0.0, 0.0))
     try:
         while pipe.recv():

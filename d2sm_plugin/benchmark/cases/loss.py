@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from d2sm_plugin.benchmark.formula import PrintedQueue
-from d2sm_plugin.benchmark.material import ARRIVING, feature_pair
+from d2sm_plugin.benchmark.material import ARRIVING, feature_pair, fill_queue
 from d2sm_plugin.benchmark.measure import Case, Settings, Step
 from d2sm_plugin.losses import QueueSampler
 
@@ -32,7 +32,7 @@ def full_queue_step(size: int, settings: Settings, **options: str) -> Callable[[
         queue = QueueSampler(size, **options).to(settings.device)
         batch = feature_pair(ARRIVING, settings, seed=0)
         queue(*batch)
-        _fill(queue)
+        fill_queue(queue)
 
         def step() -> None:
             queue(*batch).backward()
@@ -40,16 +40,6 @@ def full_queue_step(size: int, settings: Settings, **options: str) -> Callable[[
         return step
 
     return prepare
-
-
-def _fill(queue: QueueSampler) -> None:
-    """Make a queue that holds one batch a full one: time does not depend on what it holds, and filling takes long."""
-    stored = queue.restored[:ARRIVING], queue.difference[:ARRIVING]
-    for buffer, rows in zip((queue.restored, queue.difference), stored, strict=True):
-        buffer.copy_(rows.repeat(queue.size // ARRIVING, 1))
-    queue.sums.copy_(queue.sums[:, :1] * (queue.size / ARRIVING))
-    queue.filled.fill_(queue.size)
-    queue.ledger.covered.fill_(queue.size)
 
 
 def _formula(size: int, settings: Settings) -> Step:
