@@ -52,11 +52,7 @@ def separation(restored: Features, clear: Features, image: NDArray[np.int64]) ->
         OptionError: for fewer samples or images than neighbours or folds ask for.
         DependencyError: when scikit-learn is missing.
     """
-    if len(restored) <= NEIGHBOURS + 1 or len(np.unique(image)) < FOLDS:
-        raise OptionError(
-            f"{len(restored)} samples of {len(np.unique(image))} images are too few for scores with {NEIGHBOURS} "
-            f"neighbours and {FOLDS} folds of images; take more images, or smaller windows"
-        )
+    check_enough(len(restored), len(np.unique(image)), "features")
     sklearn = import_sklearn()
     x, y = unit(restored), unit(clear)
     joint, is_clear = np.vstack([x, y]), np.repeat([False, True], len(x))
@@ -68,6 +64,16 @@ def separation(restored: Features, clear: Features, image: NDArray[np.int64]) ->
         float(sklearn["silhouette_score"](joint, is_clear)),
         *(_accuracy(kind, joint, is_clear, np.tile(image, 2), sklearn) for kind in ("linear", "nearest")),
     )
+
+
+def check_enough(samples: int, images: int, where: str) -> None:
+    """Raise an OptionError, which begins with ``where``, for too few samples or too few images that they are of."""
+    if samples <= NEIGHBOURS + 1 or images < FOLDS:
+        raise OptionError(
+            f"{where}: {samples} samples of {images} images are too few for scores with {NEIGHBOURS} neighbours and "
+            f"{FOLDS} folds of images: they take {NEIGHBOURS + 2} samples of {FOLDS} images at least; take more "
+            f"images, or smaller windows"
+        )
 
 
 def clear_neighbours(restored: Features, clear: Features, count: int) -> NDArray[np.float64]:

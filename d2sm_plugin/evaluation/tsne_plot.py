@@ -18,7 +18,16 @@ from d2sm_plugin.evaluation.divergence_report import as_csv, write_whole
 from d2sm_plugin.evaluation.semantic_features import collect_samples
 from d2sm_plugin.evaluation.semantic_methods import CLEAN, add_material_arguments, gather_material
 from d2sm_plugin.evaluation.semantic_views import read_views
-from d2sm_plugin.evaluation.separation import NEIGHBOURS, Features, Separation, import_sklearn, separation, unit
+from d2sm_plugin.evaluation.separation import (
+    FOLDS,
+    NEIGHBOURS,
+    Features,
+    Separation,
+    check_enough,
+    import_sklearn,
+    separation,
+    unit,
+)
 from d2sm_plugin.evaluation.tsne_figure import draw
 
 _HEADERS = ("extractor", "σ", "images", "own nearest [%]", "mixed [%]", "silhouette", "C2ST linear [%]")
@@ -29,15 +38,23 @@ _COLUMNS = ("extractor", "sigma", "method", *Separation._fields)
 def main(argv: Sequence[str] | None = None) -> int:
     """Embed, draw and score as the command line says; see ``--help``."""
     arguments = _parser().parse_args(argv)
-    if arguments.samples < 1:
-        raise OptionError(f"--samples {arguments.samples}: expected at least 1")
+    if arguments.samples < NEIGHBOURS + 2:
+        raise OptionError(
+            f"--samples {arguments.samples}: expected at least {NEIGHBOURS + 2}; scores look at {NEIGHBOURS} neighbours"
+        )
     import_sklearn()
     material = gather_material(arguments)
+    if len(material.keys) < FOLDS:
+        raise OptionError(
+            f"{arguments.clean}: {len(material.keys)} image(s) are too few; scores take {FOLDS} folds of images"
+        )
     views = read_views(arguments.extractor, arguments.device)
     sets = max(map(len, material.rows.values())) + 1
     check_perplexity(arguments.perplexity, arguments.samples * sets)  # before the work that it would spoil
     clear = collect_samples(material.clean, material.clean, material.keys, views, CLEAN)
     chosen = [choose(len(samples), arguments.samples) for samples in clear]
+    for view, samples, rows in zip(views, clear, chosen, strict=True):  # before all others are restored
+        check_enough(len(rows), len(samples.image[rows].unique()), f"extractor '{view.name}'")
     scores: list[list[object]] = []
     for sigma, methods in material.rows.items():
         level = "" if sigma is None else f"{sigma:g}"

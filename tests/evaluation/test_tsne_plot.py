@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from d2sm_plugin.errors import OptionError
 
 pytest.importorskip("sklearn", reason="needs the extra [plots]")
 
+from d2sm_plugin.evaluation import tsne_plot
 from d2sm_plugin.evaluation.tsne_plot import choose, embed, main
 
 TOOL = Path(__file__).parents[2] / "tools/plot_tsne.py"
@@ -85,7 +87,7 @@ def test_choice_is_fixed():
     [
         (["--perplexity", "60"], "with 160 points it must be from 1 to 53"),
         (["--perplexity", "0"], "must be from 1"),
-        (["--samples", "0"], "--samples 0"),
+        (["--samples", "11"], "--samples 11: expected at least 12"),
         (["--extractor", f"whole={EXTRACTOR}"], "too few for scores"),
     ],
 )
@@ -93,3 +95,14 @@ def test_says_what_is_wrong(command, tmp_path, arguments, message):
     with pytest.raises(OptionError) as caught:
         main([*command, *arguments, "--out", str(tmp_path / "out")])
     assert message in str(caught.value)
+
+
+def test_too_few_images_are_refused_before_features_are_taken(photographs, tmp_path, monkeypatch):
+    few = tmp_path / "few"
+    few.mkdir()
+    for file in sorted(Path(photographs).glob("*.png"))[:4]:
+        shutil.copy(file, few)
+    monkeypatch.setattr(tsne_plot, "collect_samples", lambda *_: pytest.fail("features were taken"))
+    command = ["--clean", str(few), "--restored", f"same={few}", "--device", "cpu", "--extractor", VIEW]
+    with pytest.raises(OptionError, match=r"few: 4 image\(s\) are too few; scores take 5 folds of images"):
+        main([*command, "--out", str(tmp_path / "out")])
