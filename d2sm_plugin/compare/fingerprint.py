@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
@@ -22,14 +23,16 @@ _WITHOUT_EFFECT = {
 _LOADER_KEYS = ("num_worker_per_gpu", "num_prefetch_queue", "prefetch_mode", "pin_memory", "persistent_workers")
 #: Mini-batch of a process where the option file names none.
 DEFAULT_BATCH = 16
-_WEIGHTS = ("pretrain_network_g", "pretrain_network_d", "resume_state")
+#: Blocks whose files count by content, beside those of networks; data count by where they are.
+_WITH_FILES = ("train", "val", "path")
 
 
 def essence(raw: Mapping[str, Any], processes: int = 1) -> dict[str, Any]:
     """Return the part of (valid) options that results depend on, without keys at their default.
 
-    The seed is left out, since it is told apart by name. Weight files count by content, so that they may move. Of
-    several processes only their joint batch counts, as in training.
+    The seed is left out, since it is told apart by name. Files that networks, objectives and judges read (weights,
+    configs, lists of classes) count by content, so that they may move, and a new one of the same name is noticed; data
+    count by path. Of several processes only their joint batch counts, as in training.
 
     Args:
         raw: content of an option file.
@@ -46,17 +49,23 @@ def essence(raw: Mapping[str, Any], processes: int = 1) -> dict[str, Any]:
     if processes > 1:
         train = kept["datasets"]["train"]
         train["batch_size_per_gpu"] = processes * train.get("batch_size_per_gpu", DEFAULT_BATCH)
-    path = kept.get("path", {})
-    for key in _WEIGHTS:
-        if path.get(key) is not None:
-            path[key] = content_of(path[key])
     segmentation = kept.get("val", {}).get("segmentation")
     if segmentation is not None:
         for key in ("overlay", "batch_size"):
             segmentation.pop(key, None)
-        if "checkpoint" in segmentation:
-            segmentation["checkpoint"] = content_of(segmentation["checkpoint"])
+    for block in kept:
+        if block in _WITH_FILES or block.startswith("network_"):
+            kept[block] = _with_contents(kept[block])
     return {key: value for key, value in kept.items() if value not in ({}, None)}
+
+
+def _with_contents(value: Any) -> Any:
+    """Return nested options with every name of a file replaced by its content."""
+    if isinstance(value, Mapping):
+        return {key: _with_contents(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_contents(one) for one in value]
+    return content_of(value) if isinstance(value, str) else value
 
 
 def fingerprint(essential: Mapping[str, Any]) -> str:
@@ -68,7 +77,7 @@ def fingerprint(essential: Mapping[str, Any]) -> str:
 @cache
 def content_of(source: str) -> str:
     """Return ``sha256:...`` of a file, or the name itself where there is no such file (a URL, say)."""
-    path = Path(source).expanduser()
-    if not path.is_file():
+    path = os.path.expanduser(source)
+    if not os.path.isfile(path):  # unlike pathlib's, of any text, be it no name that a file can have
         return source
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    return f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"

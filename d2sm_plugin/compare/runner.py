@@ -101,7 +101,8 @@ class Runner:
             elif status == BUSY or (child.job.processes > 1 and child.job.busy()):  # torchrun has a status of its own
                 self.waiting.append(child.job)
             elif status == STOPPED or self.outcome.stopped:
-                self.outcome.stopped = True
+                if not self.outcome.stopped:  # someone stopped this child alone: the others stop as well
+                    self._stop()
             else:
                 self._failed(child.job, status)
             self._show()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pytest
 from compare_material import ROOT, base_options, suite_content, write_suite
 
 from d2sm_plugin.compare import runner
-from d2sm_plugin.compare.fingerprint import essence, fingerprint
+from d2sm_plugin.compare.child import STOPPED
+from d2sm_plugin.compare.fingerprint import content_of, essence, fingerprint
 from d2sm_plugin.compare.jobs import make_jobs, training_options
 from d2sm_plugin.compare.merge import differences, merge
 from d2sm_plugin.compare.suite import read_suite
@@ -153,6 +155,34 @@ def test_weight_files_count_by_content(photographs, tmp_path):
     assert marks[0] == marks[1] != marks[2]
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"train": {"seg_opt": {"type": "SegmentationLoss", "checkpoint": "FILE"}}},
+        {"train": {"d2sm_opt": {"type": "D2SMLoss", "extractor": {"weights": "FILE"}}}},
+        {"network_d": {"type": "FFDNet", "table": "FILE"}},
+        {"val": {"segmentation": {"config": "FILE", "checkpoint": "a.pth", "labels": "labels"}}},
+    ],
+)
+def test_files_of_objectives_networks_and_judges_count_by_content(photographs, tmp_path, where):
+    marks = []
+    for name, content in (("a.py", b"one"), ("b.py", b"one"), ("c.py", b"two")):
+        (tmp_path / name).write_bytes(content)
+        named = json.loads(json.dumps(where).replace("FILE", str(tmp_path / name)))
+        marks.append(fingerprint(essence(merge(base_options(photographs), named))))
+    assert marks[0] == marks[1] != marks[2]
+
+
+def test_data_count_by_path(photographs):
+    [own] = {essence(base_options(photographs))["datasets"]["train"]["dataroot_gt"]}
+    assert own == str(photographs)
+
+
+@pytest.mark.parametrize("text", ["https://example.org/a.pth", "imagenet", "~nobody/x", "x" * 5000, "a\0b"])
+def test_what_is_no_file_counts_as_it_is(text):
+    assert content_of(text) == text
+
+
 def test_the_start_row_needs_weights_to_start_from(write, tmp_path):
     (tmp_path / "w.pth").write_bytes(b"weights")
     jobs = read_jobs(write(options={"path": {"pretrain_network_g": str(tmp_path / "w.pth")}}))
@@ -218,3 +248,18 @@ def test_an_error_in_the_report_lets_trainings_save_their_state(monkeypatch):
     with pytest.raises(DataError, match="the disk is full"):
         runner.Runner(jobs, 2, fail).run()
     assert children[1].wait(timeout=30) == -signal.SIGTERM
+
+
+def test_a_child_that_was_stopped_stops_the_others(monkeypatch):
+    jobs = [SimpleNamespace(row=row, seed=0, processes=1, finished=lambda: False, busy=lambda: False) for row in "ABC"]
+    codes = {"A": f"raise SystemExit({STOPPED})", "B": "import time; time.sleep(60)", "C": "never"}
+    children = []
+
+    def start_one(job, slot, slots):
+        children.append(subprocess.Popen([sys.executable, "-S", "-c", codes[job.row]]))
+        return children[-1]
+
+    monkeypatch.setattr(runner, "start", start_one)
+    outcome = runner.Runner(jobs, 2, lambda: None).run()
+    assert (outcome.stopped, outcome.failed) == (True, {})
+    assert [child.wait(timeout=30) for child in children] == [STOPPED, -signal.SIGTERM]
