@@ -24,6 +24,7 @@ from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
 from d2sm_plugin.pipeline.distributed import start_processes
+from d2sm_plugin.pipeline.experiment import versions
 from d2sm_plugin.pipeline.test import run_test
 
 #: Exit statuses that are no failure: another process has the job; the training stopped as it was asked to.
@@ -75,7 +76,8 @@ def _train(file: Path, folder: Path, launcher: str) -> bool:
     if CheckpointStore(experiment).iterations()[-1:] != [total]:
         return False
     first = done[-1] if done else 0
-    write_json(folder / TRAINED, {"steps": total, "from_step": first, "seconds": round(time.time() - begun, 1)})
+    seconds = round(time.time() - begun, 1)
+    write_json(folder / TRAINED, {"steps": total, "from_step": first, "seconds": seconds, "versions": versions()})
     return True
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from d2sm_plugin.compare.cost import measure_cost, read_cost
+from d2sm_plugin.compare.cost import cost_lock, measure_cost, read_cost
 from d2sm_plugin.compare.definitions import check_definitions, record_definitions
 from d2sm_plugin.compare.jobs import Job, make_jobs
 from d2sm_plugin.compare.report import report_lock, write_report
@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with report_lock(report):
             record_definitions(jobs, report)
         outcome = Runner(chosen, args.jobs, lambda: _write_so_far(suite, jobs, report)).run()
-    if args.cost_only or _cost_is_due(suite, jobs, report, args):
-        measure_cost(suite, jobs, report)
+    _measure_cost(suite, jobs, report, args)
     print(write_report(suite, jobs, report, list(outcome.failed)))  # noqa: T201  # what the tool is for
     print(f"Report: {report}")  # noqa: T201
     if outcome.failed:
@@ -49,6 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write_so_far(suite: Suite, jobs: Sequence[Job], report: Path) -> None:
     write_report(suite, jobs, report, grids=False)
+
+
+def _measure_cost(suite: Suite, jobs: Sequence[Job], report: Path, args: argparse.Namespace) -> None:
+    """Measure cost if it is asked for or due, one call at a time."""
+    if not (args.cost_only or _cost_is_due(suite, jobs, report, args)):
+        return
+    with cost_lock(args.out):
+        if args.cost_only or _cost_is_due(suite, jobs, report, args):  # another call may just have measured it
+            measure_cost(suite, jobs, report)
 
 
 def _cost_is_due(suite: Suite, jobs: Sequence[Job], report: Path, args: argparse.Namespace) -> bool:

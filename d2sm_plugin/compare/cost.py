@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from tqdm import tqdm
 
 from d2sm_plugin.benchmark.measure import timed
@@ -57,6 +58,16 @@ def read_cost(suite: Suite, jobs: Sequence[Job], folder: Path) -> dict[str, dict
         }
         for name, own in measured.items()
     }
+
+
+def cost_lock(out: Path) -> FileLock:
+    """Return the lock that is held while cost is measured: two measurements on one machine would disturb each other.
+
+    Args:
+        out: folder of all runs, which it makes.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    return FileLock(out / "cost.lock")
 
 
 def measure_cost(suite: Suite, jobs: Sequence[Job], folder: Path) -> None:

@@ -115,6 +115,11 @@ class Job:
         """Return the metrics of every test set; the test must have ended."""
         return json.loads(self.result.read_text(encoding="utf-8"))["sets"]
 
+    def versions(self) -> str | None:
+        """Return what it was trained with; None where nothing is trained or the run does not say."""
+        file = self.folder / TRAINED
+        return None if self.train is None else json.loads(file.read_text(encoding="utf-8")).get("versions")
+
     def write_options(self) -> None:
         """Write the option files that the process reads."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, and no global state
@@ -21,8 +22,9 @@ from d2sm_plugin.errors import DataError
 
 #: metric -> set -> seed -> step -> value
 Curves = dict[str, dict[str, dict[int | None, dict[int, float]]]]
-_COLOURS = 10  # of matplotlib's cycle; beyond them lines are dashed
+_COLOURS = 10  # of matplotlib's cycle; beyond them lines are dashed, markers others
 _STYLES = ("-", "--", ":", "-.")
+_MARKERS = "os^Dv"
 
 
 def read_curves(jobs: Sequence[Job]) -> dict[str, Curves]:
@@ -32,8 +34,11 @@ def read_curves(jobs: Sequence[Job]) -> dict[str, Curves]:
         file = job.experiment / "metrics.csv"
         if job.train is None or not file.is_file():
             continue
-        with file.open(newline="", encoding="utf-8") as rows:
-            for row in csv.DictReader(rows):
+        with file.open(newline="", encoding="utf-8") as lines:
+            whole = [line for line in lines if line.endswith("\n")]  # a kill may leave half a line
+            for row in csv.DictReader(whole):
+                if None in row.values():
+                    continue
                 curves = found.setdefault(job.row, {}).setdefault(row["metric"], {}).setdefault(row["dataset"], {})
                 curves.setdefault(job.seed, {})[int(row["iter"])] = float(row["value"])
     return found
@@ -68,7 +73,7 @@ def plot_convergence(suite: Suite, jobs: Sequence[Job], metrics: Sequence[str], 
             axes.grid(alpha=0.3)
     for axes in grid[-1]:
         axes.set_xlabel("training step")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    _legend(figure, list(suite.variants))
     save_figure(figure, path)
     return True
 
@@ -102,19 +107,29 @@ def plot_trade(scores: Scores, path: Path, across: str = "psnr", up: str = "mIoU
             x, y = scores.summary(row, x_column), scores.summary(row, y_column)
             if x is None or y is None:
                 continue
-            trained = row in scores.suite.variants
-            axes.errorbar(
-                x.mean, y.mean, y.deviation, x.deviation, fmt="o" if trained else "k+", label=row, capsize=2,
-                **({"color": f"C{variants.index(row) % _COLOURS}", "alpha": 0.8} if trained else {}),
-            )  # fmt: skip
+            look: dict[str, Any] = {"fmt": "k+"}
+            if row in variants:
+                number = variants.index(row)
+                marker = _MARKERS[number // _COLOURS % len(_MARKERS)]
+                look = {"fmt": marker, "color": f"C{number % _COLOURS}", "alpha": 0.8}
+            axes.errorbar(x.mean, y.mean, y.deviation, x.deviation, label=row, capsize=2, **look)
         axes.set_title(set_title(x_column), fontsize="medium")
         axes.set_xlabel(title(across))
         axes.set_ylabel(title(up))
         axes.grid(alpha=0.3)
-    handles = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize="small")
+    _legend(figure, rows)
     save_figure(figure, path)
     return True
+
+
+def _legend(figure: Figure, order: Sequence[str]) -> None:
+    """Name what any panel shows, in this order."""
+    handles = {}
+    for axes in figure.axes:
+        shown, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, shown, strict=True))
+    names = [name for name in order if name in handles]
+    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=3, fontsize="small")
 
 
 def _pairs(columns: Sequence[Column], across: str, up: str) -> list[tuple[Column, Column]]:

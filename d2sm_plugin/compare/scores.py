@@ -55,6 +55,8 @@ class Scores:
         self.values: dict[str, dict[int | None, Mapping[str, Mapping[str, float]]]] = {}
         self.expected: dict[str, int] = {}
         self.failed: dict[str, list[int | None]] = {}
+        #: what runs were trained with (None: older ones, which do not say) -> variant -> seeds
+        self.versions: dict[str | None, dict[str, list[int | None]]] = {}
         for job in jobs:
             if job.kind != "reference":
                 self.expected[job.row] = self.expected.get(job.row, 0) + 1
@@ -62,6 +64,8 @@ class Scores:
                 self.failed.setdefault(job.row, []).append(job.seed)
             if job.finished():
                 self._take(job)
+                if job.train is not None:
+                    self.versions.setdefault(job.versions(), {}).setdefault(job.row, []).append(job.seed)
         self.columns = _columns(suite)
 
     def _take(self, job: Job) -> None:

@@ -52,11 +52,13 @@ def markdown(scores: Scores, cost: Cost) -> str:
     suite = scores.suite
     caption = f"Mean ± sample deviation over seeds; (rank) of the difference from {suite.baseline} at equal seeds."
     parts = [f"# {suite.title or suite.name}", caption]
-    parts.append(_table(scores, scores.rows(), lambda row, column: _mean_cell(scores, row, column), cost))
+    seeds = {row: _seeds(scores, row) for row in scores.rows()}
+    parts.append(_table(scores, "seeds", seeds, lambda row, column: _mean_cell(scores, row, column), cost))
     others = [variant for variant in suite.variants if variant != suite.baseline]
     if others and scores.values.get(suite.baseline):
         parts.append(f"Difference from {suite.baseline}, of runs with equal seeds: mean ± sample deviation.")
-        parts.append(_table(scores, others, lambda row, column: _difference_cell(scores, row, column), {}))
+        pairs = {row: _pairs(scores, row) for row in others}
+        parts.append(_table(scores, "pairs", pairs, lambda row, column: _difference_cell(scores, row, column), {}))
     parts += _remarks(scores, cost)
     return "\n\n".join(parts) + "\n"
 
@@ -77,16 +79,18 @@ def set_title(column: Column) -> str:
     return column.test_set if column.sigma is None else f"σ = {column.sigma:g}"
 
 
-def _table(scores: Scores, rows: Sequence[str], cell: Callable[[str, Column], str], cost: Cost) -> str:
-    headers = ["", "seeds"]
+def _table(
+    scores: Scores, counted: str, counts: Mapping[str, str], cell: Callable[[str, Column], str], cost: Cost
+) -> str:
+    headers = ["", counted]
     for heading, group in groupby(scores.columns, set_title):
         columns = list(group)
         headers += [f"{heading} {title(columns[0].metric)}", *(title(column.metric) for column in columns[1:])]
     if cost:
         headers += ["time", "memory"]
     lines = []
-    for row in rows:
-        line = [row, _seeds(scores, row), *(cell(row, column) for column in scores.columns)]
+    for row, count in counts.items():
+        line = [row, count, *(cell(row, column) for column in scores.columns)]
         if cost:
             own = cost.get(row, {})
             line += [f"{own[key]:.2f}×" if key in own else "" for key in ("time", "memory")]
@@ -100,6 +104,13 @@ def _seeds(scores: Scores, row: str) -> str:
     done, wanted = len(scores.values.get(row, {})), scores.expected.get(row, 0)
     text = str(done) if done == wanted else f"{done} of {wanted}"
     return f"{text} (failed: {len(scores.failed[row])})" if row in scores.failed else text
+
+
+def _pairs(scores: Scores, row: str) -> str:
+    """Return how many seeds a variant and the baseline share; a range where it depends on the column."""
+    differences = [scores.difference(row, column) for column in scores.columns]
+    counts = [0 if difference is None else difference.count for difference in differences]
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}-{max(counts)}"
 
 
 def _mean_cell(scores: Scores, row: str, column: Column) -> str:
@@ -129,7 +140,17 @@ def _remarks(scores: Scores, cost: Cost) -> list[str]:
         remarks.append(f"Failed: {row}{'' if seeds == [None] else ', seed ' + ', '.join(map(str, seeds))}.")
     if cost:
         remarks.append(f"Time and peak memory of a training step, relative to {scores.suite.baseline}: see cost.json.")
+    known = [versions for versions in scores.versions if versions is not None]
+    if known and len(scores.versions) == 1:
+        remarks.append(f"Trained with {known[0]}.")
+    elif known:
+        remarks.append(f"Versions differ: {'; '.join(_trained_with(scores, one) for one in scores.versions)}.")
     return remarks
+
+
+def _trained_with(scores: Scores, versions: str | None) -> str:
+    runs = [f"{row} {' '.join(f'#{seed}' for seed in seeds)}" for row, seeds in scores.versions[versions].items()]
+    return f"{', '.join(runs)} trained with {'versions not recorded' if versions is None else versions}"
 
 
 def _long(scores: Scores) -> list[list[Any]]:

@@ -17,6 +17,7 @@ from d2sm_plugin.compare.suite import read_suite
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
+from d2sm_plugin.pipeline.experiment import versions
 from d2sm_plugin.safe_yaml import read_yaml
 
 BROKEN = {"seeds": [0], "options": {"path": {"pretrain_network_g": "there_is_no_such_file.pth"}}}
@@ -146,6 +147,7 @@ def test_killed_run_continues_and_ends_with_the_same_weights(photographs, tmp_pa
     assert job.state().startswith("stopped at step ")
     assert compare(path, "--out", tmp_path / "out", "--no-cost") == 0
     assert "Continuing from" in (job.folder / "log.txt").read_text()
+    assert f"Trained with {versions()}." in (tmp_path / "out" / "tiny" / "table.md").read_text()
     options = read_yaml(job.folder / "train.yml") | {"path": {"experiments_root": str(tmp_path / "uninterrupted")}}
     alone = write_suite(tmp_path / "alone", options, {})
     assert training.main(["-opt", str(alone)]) == 0

@@ -3,18 +3,20 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from compare_material import base_options, suite_content, write_suite
 
-from d2sm_plugin.compare.cost import measure_training, read_cost
+from d2sm_plugin.compare import cli, plots
+from d2sm_plugin.compare.cost import cost_lock, measure_training, read_cost
 from d2sm_plugin.compare.fingerprint import essence, fingerprint
 from d2sm_plugin.compare.grids import _suffix, draw_grid, most_detailed
 from d2sm_plugin.compare.jobs import make_jobs
-from d2sm_plugin.compare.plots import plot_trade
+from d2sm_plugin.compare.plots import plot_trade, read_curves
 from d2sm_plugin.compare.report import report_lock, write_report
-from d2sm_plugin.compare.scores import Scores, summarise
+from d2sm_plugin.compare.scores import Column, Scores, summarise
 from d2sm_plugin.compare.suite import read_suite
 from d2sm_plugin.compare.tables import markdown
 from d2sm_plugin.errors import OptionError
@@ -113,12 +115,83 @@ def test_table_in_markdown(scores):
     assert "| A | 3 | **31.400 ± 0.954** (1) | **314.00 ± 9.54** (1) | | |" in lines
     assert "| B | 2 of 3 | 29.500 ± 0.707 (4) | 295.00 ± 7.07 (4) | | |" in lines
     assert "| C | 1 of 3 | 31.000 (2) | 310.00 (2) | | |" in lines
+    assert "| | pairs | σ = 25 PSNR [dB] | MIoU [%] |" in lines
     assert "| A | 3 | +0.400 ± 0.100 | +4.00 ± 1.00 |" in lines
+    assert "| C | 1 | +0.000 | +0.00 |" in lines
     assert "| noisy | | 20.000 | | | |" in lines
     assert "| clean | | | 400.00 | | |" in lines
     assert lines.index("| noisy | | 20.000 | | | |") < lines.index(
         "| L1 | 3 | 31.000 ± 1.000 (2) | 310.00 ± 10.00 (2) | 1.00× | 1.00× |"
     )
+
+
+def test_pairs_are_the_seeds_that_the_baseline_has_too(suite_and_jobs):
+    suite, jobs = suite_and_jobs
+    next(job for job in jobs if (job.row, job.seed) == ("L1", 1)).result.unlink()
+    lines = [" ".join(line.split()) for line in markdown(Scores(suite, jobs), {}).splitlines()]
+    assert "| A | 2 | +0.450 ± 0.071 | +4.50 ± 0.71 |" in lines
+    assert "| C | 0 | | |" in lines
+
+
+def test_versions_are_named_and_differences_said(suite_and_jobs):
+    suite, jobs = suite_and_jobs
+    assert "rained with" not in markdown(Scores(suite, jobs), {})  # runs that do not say
+    trained = [job for job in jobs if job.seed is not None and job.trained()]
+    for job in trained:
+        (job.folder / "trained.json").write_text(json.dumps({"versions": "torch 2"}))
+    assert markdown(Scores(suite, jobs), {}).endswith("\n\nTrained with torch 2.\n")
+    for job in trained:
+        if job.row == "B":
+            (job.folder / "trained.json").write_text(json.dumps({"versions": "torch 3"} if job.seed else {}))
+    last = markdown(Scores(suite, jobs), {}).splitlines()[-1]
+    assert last.startswith("Versions differ: L1 #0 #1 #2, A #0 #1 #2, C #1 trained with torch 2; B #")
+    assert "B #2 trained with torch 3" in last
+    assert "B #0 trained with versions not recorded" in last
+
+
+def test_half_written_rows_of_metrics_are_left_out(suite_and_jobs):
+    _, jobs = suite_and_jobs
+    job = next(job for job in jobs if job.seed is not None)
+    job.experiment.mkdir(parents=True)
+    file = job.experiment / "metrics.csv"
+    whole = "iter,dataset,images,metric,value\r\n2,photos,6,psnr,31.25\r\n"
+    for half in ("", "4,pho", "4,photos,6,psnr,", "4,photos,6,psnr,3", "4,photos\r\n"):
+        file.write_text(whole + half, newline="")
+        assert read_curves(jobs) == {job.row: {"psnr": {"photos": {job.seed: {2: 31.25}}}}}
+
+
+def test_legend_and_markers_of_many_variants(suite_and_jobs, tmp_path, monkeypatch):
+    suite, jobs = suite_and_jobs
+    own = Scores(suite, jobs)
+    own.suite = suite.model_copy(update={"variants": {f"v{i}": suite.variants["L1"] for i in range(12)}})
+    pairs = {
+        name: {0: {"a": {"psnr": 30.0, "mIoU": 50.0}, "b": {"psnr": 30.0, "mIoU": 50.0}}} for name in own.suite.variants
+    }
+    del pairs["v3"][0]["a"]
+    own.values, own.expected = pairs, dict.fromkeys(pairs, 1)
+    own.columns = [Column(s, None, metric, False) for s in "ab" for metric in ("psnr", "mIoU")]
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    assert plot_trade(own, tmp_path / "trade.png")
+    [legend] = figures[0].legends
+    assert [text.get_text() for text in legend.texts] == list(pairs)
+    looks = {(bars[0].get_color(), bars[0].get_marker()) for bars in figures[0].axes[1].containers}
+    assert len(looks) == 12
+
+
+def test_cost_is_measured_by_one_call_at_a_time(suite_and_jobs, tmp_path, monkeypatch):
+    suite, jobs = suite_and_jobs
+    due = [True, False]  # before the lock, and once another call has measured
+    monkeypatch.setattr(cli, "_cost_is_due", lambda *_: due.pop(0))
+    monkeypatch.setattr(cli, "measure_cost", lambda *_: pytest.fail("measured twice"))
+    args = SimpleNamespace(cost_only=False, out=tmp_path / "out")
+    with ThreadPoolExecutor(1) as pool:
+        with cost_lock(args.out):
+            other = pool.submit(cli._measure_cost, suite, jobs, tmp_path, args)
+            with pytest.raises(FutureTimeout):
+                other.result(timeout=0.3)
+        other.result(timeout=60)
+    assert due == []
 
 
 def test_lower_is_better_where_the_metric_says_so(suite_and_jobs):
