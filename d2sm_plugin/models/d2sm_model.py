@@ -66,6 +66,7 @@ class D2SMModel(BaseModel):
         self.trained_net = self.distribute(self.net_g.train())
         if train["compile"]:
             self.trained_net = torch.compile(self.trained_net)
+            self.objectives.compile_extractors()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self.optimizers = [build_optimiser(train["optim_g"], self.net_g.parameters(), "train.optim_g")]
         if train["scheduler"] is not None:

@@ -10,6 +10,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import D2SMError, OptionError
+from d2sm_plugin.losses.d2sm_loss import D2SMLoss
 from d2sm_plugin.registry import build
 
 
@@ -42,6 +43,16 @@ class Objectives(nn.Module):
                 raise type(error)(f"{where}: {error}") from error
             self.terms[name] = term
             self.takes[name] = tuple(block.get("takes") or getattr(term, "takes", ("restored", "gt")))
+
+    def compile_extractors(self) -> None:
+        """Let the extractors of D2SM objectives be compiled at their first call.
+
+        Whole images and windows of mode ``crop`` pass the compiled extractor; shared windows and positions take parts
+        of it, which stay as they are.
+        """
+        for term in self.terms.values():
+            if isinstance(term, D2SMLoss):
+                term.extractor.compile()
 
     def forward(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return each objective's weighted value, by name.

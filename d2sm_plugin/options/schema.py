@@ -48,7 +48,9 @@ class TrainOptions(BaseModel):
     scheduler: Block | None = Field(None, description="BasicSR's MultiStepLR, CosineAnnealingRestartLR, or torch's")
     amp: Literal["bf16", "fp16"] | None = Field(None, description="autocast of networks and extractors; none: float32")
     channels_last: bool = Field(False, description="memory layout of networks, extractors and images; often faster")
-    compile: bool = Field(False, description="torch.compile of the network; slow to start, needs a C++ compiler")
+    compile: bool = Field(
+        False, description="torch.compile of the network and of D2SM's extractor; slow to start, needs a C++ compiler"
+    )
     grad_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none: no clipping")
     accumulate: PositiveInt = Field(1, description="mini-batches for one optimiser step")
     max_nonfinite_steps: PositiveInt = Field(10, description="stop after so many non-finite losses in a row")

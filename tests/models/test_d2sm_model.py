@@ -150,3 +150,22 @@ def test_channels_last_reaches_the_extractor():
     model = model_of(channels_last=True, d2sm_opt={"type": "D2SMLoss", "extractor": extractor})
     weight = model.objectives.terms["d2sm"].extractor.network.conv_stem.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.slow
+def test_a_compiled_extractor_gives_the_same_loss_and_gradient():
+    torch.manual_seed(0)
+    block = {
+        "type": "D2SMLoss",
+        "extractor": {"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None},
+        "patches": {"type": "PatchSampler", "size": 64, "stride": 32},
+    }
+    plain, compiled = model_of(d2sm_opt=block), model_of(d2sm_opt=block, compile=True)
+    extractors = [model.objectives.terms["d2sm"].extractor for model in (plain, compiled)]
+    extractors[1].load_state_dict(extractors[0].state_dict())
+    gt = torch.rand(2, 3, 96, 96)
+    images = {"lq": (gt + 0.1 * torch.randn_like(gt)).clamp(0, 1), "gt": gt}
+    for model in (plain, compiled):
+        assert model.train_step([images], 1)
+    assert compiled.get_current_log()["l_d2sm"] == pytest.approx(plain.get_current_log()["l_d2sm"], rel=1e-3)
+    assert compiled.net_g.scale.item() == pytest.approx(plain.net_g.scale.item(), rel=1e-5)
