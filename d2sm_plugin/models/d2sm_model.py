@@ -139,7 +139,8 @@ class D2SMModel(BaseModel):
         return True
 
     def before_step(self, current_iter: int) -> None:
-        """Prepare networks for step ``current_iter``; a hook for subclasses."""
+        """Prepare for step ``current_iter``; subclasses extend it."""
+        self.objectives.step = current_iter
 
     def run_network(self, batch: Mapping[str, Any]) -> Tensor | Mapping[str, Tensor]:
         """Return the generator's outputs for a batch, with gradients."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from d2sm_plugin.errors import D2SMError, OptionError
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
+from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.registry import build
 
 
@@ -20,7 +21,11 @@ class Objectives(nn.Module):
     Args:
         blocks: the ``train`` block; each key that ends in ``_opt`` and is not empty is one objective. Besides the
             arguments of its class, an objective's block may hold ``takes``: the names of the batch entries and network
-            outputs its forward gets (default: the class attribute ``takes``, else ``[restored, gt]``).
+            outputs its forward gets (default: the class attribute ``takes``, else ``[restored, gt]``); and
+            ``schedule``: pairs ``[step, factor]`` between which its weight changes (:class:`WeightSchedule`).
+
+    Attributes:
+        step: number of the training step, from 1, that schedules go by.
 
     Raises:
         OptionError: when a block cannot be built; the message names the key.
@@ -30,11 +35,13 @@ class Objectives(nn.Module):
         super().__init__()
         self.terms = nn.ModuleDict()
         self.takes: dict[str, tuple[str, ...]] = {}
+        self.schedules: dict[str, WeightSchedule] = {}
+        self.step = 1
         for key, block in blocks.items():
             if not key.endswith("_opt") or block is None:
                 continue
             name, where = key.removesuffix("_opt"), f"train.{key}"
-            arguments = {k: v for k, v in block.items() if k != "takes"}
+            arguments = {k: v for k, v in block.items() if k not in ("takes", "schedule")}
             try:
                 term = build(LOSS_REGISTRY, arguments, where)
             except D2SMError as error:
@@ -42,6 +49,8 @@ class Objectives(nn.Module):
                     raise
                 raise type(error)(f"{where}: {error}") from error
             self.terms[name] = term
+            if block.get("schedule") is not None:
+                self.schedules[name] = WeightSchedule(block["schedule"], f"{where}.schedule")
             self.takes[name] = tuple(block.get("takes") or getattr(term, "takes", ("restored", "gt")))
 
     def compile_extractors(self) -> None:
@@ -55,18 +64,22 @@ class Objectives(nn.Module):
                 term.extractor.compile()
 
     def forward(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return each objective's weighted value, by name.
+        """Return each objective's weighted value, by name; those whose schedule says 0 are left out, at no cost.
 
         Args:
             batch: what the dataset gave.
             outputs: what the network returned, by name; they come before batch entries of the same name.
 
         Raises:
-            OptionError: when an objective takes what neither the dataset nor the network gives.
+            OptionError: when an objective takes what neither the dataset nor the network gives, or when schedules leave
+                no objective at this step.
         """
         given = {**batch, **outputs}
         losses: dict[str, Tensor] = {}
         for name, term in self.terms.items():
+            factor = self.schedules[name].at(self.step) if name in self.schedules else 1.0
+            if factor == 0:
+                continue
             missing = [entry for entry in self.takes[name] if entry not in given]
             if missing:
                 raise OptionError(
@@ -77,7 +90,12 @@ class Objectives(nn.Module):
             if isinstance(value, tuple):  # BasicSR's PerceptualLoss: (perceptual, style), either may be None
                 parts = [part for part in value if part is not None]
                 value = torch.stack(parts).sum()
-            losses[name] = value
+            losses[name] = value if factor == 1 else factor * value
+        if not losses and self.terms:
+            raise OptionError(
+                f"train: at step {self.step} the schedule of every objective ({', '.join(self.terms)}) gives 0; leave "
+                f"one without a schedule"
+            )
         return losses
 
 

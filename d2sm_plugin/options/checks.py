@@ -9,12 +9,13 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
+from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.registry import check_arguments, lookup
 from d2sm_plugin.seg.hook import read_segmentation_options
 
 PHASES = ("train", "val", "test")
 #: Keys of an objective's block that the model reads itself.
-OBJECTIVE_KEYS = frozenset({"type", "takes"})
+OBJECTIVE_KEYS = frozenset({"takes", "schedule"})
 
 
 def check_types(options: Mapping[str, Any], is_train: bool) -> None:
@@ -93,4 +94,7 @@ def _check_train(train: Mapping[str, Any] | None) -> None:
     if not objectives:
         raise OptionError("train: no objective; add a block such as pixel_opt: {type: L1Loss}")
     for key, block in objectives.items():
-        _check_block(LOSS_REGISTRY, block, f"train.{key}", OBJECTIVE_KEYS)
+        own_keys = OBJECTIVE_KEYS - {"schedule"} if key == "gan_opt" else OBJECTIVE_KEYS  # GANModel has no schedules
+        _check_block(LOSS_REGISTRY, block, f"train.{key}", own_keys)
+        if "schedule" in own_keys and block.get("schedule") is not None:
+            WeightSchedule(block["schedule"], f"train.{key}.schedule")
