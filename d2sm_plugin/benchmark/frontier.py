@@ -48,6 +48,11 @@ def _ways(network: FrozenExtractor, foldable: bool) -> list[_Way]:
             ways.append(_Way(f"shared at {stride}, {border}", True, True, options))
             if stride == 4 and border == "padded":
                 ways.append(_Way(f"{ways[-1].name}, late bf16", True, True, {**options, "late_dtype": "bfloat16"}))
+            if stride == 8 and border == "padded":
+                for cells in (3, 2, 1):
+                    ways.append(
+                        _Way(f"shared at 8, padded, {cells} cells", True, True, {**options, "border_cells": cells})
+                    )
     return ways
 
 
@@ -141,6 +146,7 @@ def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path, t
         "crop": ("s", "tab:grey", "crop: plain; folded; channels_last"),
         "padded": ("o", "tab:blue", "shared, border padded"),
         "late bf16": ("D", "tab:green", "the same, late layers in bfloat16"),
+        "cells": ("v", "tab:purple", "the same, of so many cells"),
         "open": ("^", "tab:orange", "shared, border open"),
     }
     for kind, (marker, colour, label) in kinds.items():
@@ -148,6 +154,7 @@ def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path, t
         axes.plot([r[1] for r in some], [r[3] for r in some], marker, color=colour, label=label)
         for row in some:
             name = "" if kind == "crop" else row[0].removeprefix("shared at ").split(",")[0]
+            name += f": {row[0].split()[-2]}" if kind == "cells" else ""
             axes.annotate(name, (row[1], row[3]), textcoords="offset points", xytext=(5, -12))
     axes.set_xlabel("times as fast as crop in plain layout, not folded")
     axes.set_ylabel("cosine to the gradient of crop")
@@ -160,4 +167,6 @@ def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path, t
 
 
 def _kind(way: str) -> str:
-    return "crop" if way.startswith("crop") else way.rsplit(", ", maxsplit=1)[-1]
+    if way.startswith("crop"):
+        return "crop"
+    return "cells" if way.endswith("cells") else way.rsplit(", ", maxsplit=1)[-1]

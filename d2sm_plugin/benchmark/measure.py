@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -92,9 +93,23 @@ def timed(step: Step, device: torch.device) -> tuple[float, float]:
 
 def count_flops(step: Step) -> int:
     """Return the floating point operations of the products and convolutions of one call."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_fused_convolutions()) as counter:
         step()
     return counter.get_total_flops()
+
+
+def _fused_convolutions() -> dict[object, Callable[..., int]]:
+    """How to count the convolutions of :class:`d2sm_plugin.features.frozen_conv.FrozenConv`, which PyTorch does not."""
+    fused = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    if fused is None:
+        return {}
+
+    def count(*shapes: Any, out_shape: Sequence[int], **_options: object) -> int:
+        # Maps, weight, bias; or maps, what is added, weight, bias.
+        weight = shapes[2] if shapes[2] is not None and len(shapes[2]) == len(out_shape) else shapes[1]
+        return 2 * math.prod(weight[1:]) * math.prod(out_shape)
+
+    return {fused: count}
 
 
 def run_case(case: Case, settings: Settings) -> dict[str, Timing]:

@@ -155,7 +155,8 @@ def _phase_kernels(weight: Tensor, step: int, before: int) -> Tensor:
     Cell ``o`` takes pixel ``p`` by the tap ``p + before - s o`` of the kernel.
     """
     size = weight.shape[-1]
-    reach = max((step - 1 + before) // step, -((before - size + 1) // step))
+    distances = [phase + before - tap for phase in range(step) for tap in range(size)]
+    reach = max(abs(distance // step) for distance in distances if distance % step == 0)
     taps = torch.zeros(step, 2 * reach + 1, size, dtype=weight.dtype, device=weight.device)
     for phase in range(step):
         for place in range(2 * reach + 1):

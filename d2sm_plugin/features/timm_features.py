@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from d2sm_plugin.errors import CheckpointError, OptionError
 from d2sm_plugin.features.folding import fold_batchnorm
 from d2sm_plugin.features.frozen import FrozenExtractor
+from d2sm_plugin.features.frozen_chain import chain_blocks
 from d2sm_plugin.features.frozen_layers import replace_layers
 from d2sm_plugin.features.package_weights import PREFIX, load_package_weights
 from d2sm_plugin.features.registry import FEATURE_REGISTRY
-from d2sm_plugin.features.timm_split import late_part, stages
+from d2sm_plugin.features.timm_split import between, late_part, stages
 from d2sm_plugin.registry import register
 from d2sm_plugin.weights import read_weights
 
@@ -59,6 +61,7 @@ class TimmFeatures(FrozenExtractor):
         if fold:
             fold_batchnorm(self, torch.zeros(1, *network.pretrained_cfg["input_size"]))
             replace_layers(self)
+            chain_blocks(self)
             self.freeze()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -99,13 +102,35 @@ class TimmFeatures(FrozenExtractor):
         stage = self._stage_of(stride)
         late = late_part(self.network, self.model, stage, self._stage if self.stride is not None else None)
 
-        def early(images: Tensor) -> Tensor:
+        return self._up_to(stage), late
+
+    def early_steps(self, stride: int) -> list[tuple[Callable[[Tensor], Tensor], int]]:
+        """The early part of :meth:`split` in steps: what each does, and its stride; one step if it cannot be cut.
+
+        Raises:
+            OptionError: for a stride that no stage has.
+        """
+        last = self._stage_of(stride)
+        reductions = sorted({stage["reduction"] for stage in stages(self.network)[: last + 1]})
+        cuts = [self._stage_of(reduction) for reduction in reductions]
+        while len(cuts) > 1:
+            try:
+                later = [between(self.network, self.model, *pair) for pair in pairwise(cuts)]
+            except OptionError:  # not behind this stage, as it is the stem
+                cuts, reductions = cuts[1:], reductions[1:]
+                continue
+            strides = [after // before for before, after in pairwise(reductions)]
+            return [(self._up_to(cuts[0]), reductions[0]), *zip(later, strides, strict=True)]
+        return [(self._up_to(last), stride)]
+
+    def _up_to(self, stage: int) -> Callable[[Tensor], Tensor]:
+        def run(images: Tensor) -> Tensor:
             (maps,) = self.network.forward_intermediates(
                 self.normalise(images), indices=[stage], stop_early=True, intermediates_only=True
             )
             return maps
 
-        return early, late
+        return run
 
     def _stage_of(self, stride: int) -> int:
         strides = [stage["reduction"] for stage in stages(self.network)]

@@ -41,6 +41,17 @@ def late_part(network: nn.Module, model: str, stage: int, last: int | None) -> C
     return lambda maps: modules[:count](maps).mean((2, 3))
 
 
+def between(network: nn.Module, model: str, first: int, last: int) -> nn.Module:
+    """What makes the map of a stage out of the map of an earlier one.
+
+    Raises:
+        OptionError: when the network is neither built like EfficientNet nor ResNet, or the earlier stage is its stem.
+    """
+    names = [stages(network)[stage]["module"] for stage in (first, last)]
+    modules = _modules_behind(network, model, names[0])
+    return modules[: _position(network, names[1]) - _position(network, names[0])]
+
+
 def _modules_behind(network: nn.Module, model: str, name: str) -> nn.Sequential:
     """Modules from behind the one of this name up to the pooling."""
     behind = _position(network, name) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -112,6 +113,18 @@ class VGG19Features(FrozenExtractor):
             )
         first, rest = self.features[: strides[stride]], self.features[strides[stride] :]
         return (lambda images: first(self.normalise(images))), (lambda maps: self._head(rest(maps)))
+
+    def early_steps(self, stride: int) -> list[tuple[Callable[[Tensor], Tensor], int]]:
+        """The early part of :meth:`split` in steps, each with its stride of 2: a block up to its pooling.
+
+        Raises:
+            OptionError: for a stride that none of the layers in use reaches.
+        """
+        self.split(stride)
+        stops = [0, *(stop for name, stop in _feature_layers().items() if name.startswith("pool"))]
+        blocks = [self.features[first:stop] for first, stop in pairwise(stops)]
+        blocks = blocks[: stride.bit_length() - 1]
+        return [(lambda images: blocks[0](self.normalise(images)), 2), *((block, 2) for block in blocks[1:])]
 
     def _build(self) -> None:
         from torchvision.models import vgg19

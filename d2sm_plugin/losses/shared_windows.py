@@ -4,22 +4,27 @@ A window that is cut out of an image is padded with zeros at its border by every
 border than the layers reach, its map is a part of the image's map. So the image is mapped once, and what is left are
 strips along the borders: windows that begin at one row share the strip along their top, and so on, and only the corners
 belong to a single window. Put together, these are the maps of the cut windows to the last digits.
+
+The early layers may come in steps. Then the strips of a step are put together out of the pieces of the step before it,
+and have only to be as broad as this one step reaches.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.losses.window_pieces import Gather, Job, Place, merged
 
 Early = Callable[[Tensor], Tensor]
+Windows = Sequence[tuple[int, int]]
 
 
 class Reach(NamedTuple):
@@ -29,188 +34,249 @@ class Reach(NamedTuple):
     after: int
 
 
-class _Place(NamedTuple):
-    """A block of a window's map, and the piece (and place in it) that it comes from; in cells."""
+class Step(NamedTuple):
+    """Layers that make maps (B, D, h / stride, w / stride) of maps (B, C, h, w)."""
 
-    window: int
-    row: int
-    column: int
-    height: int
-    width: int
-    piece: int
-    part: int
-    piece_row: int
-    piece_column: int
+    run: Early
+    stride: int
 
 
-_REACHES: WeakKeyDictionary[nn.Module, dict[int, Reach]] = WeakKeyDictionary()
+_REACHES: WeakKeyDictionary[nn.Module, dict[int, list[Reach]]] = WeakKeyDictionary()
 
 
-def reach_of(extractor: nn.Module, early: Early, stride: int, example: Tensor) -> Reach:
-    """Return :func:`measure_reach` of an extractor's early part, measured once."""
+def reaches_of(extractor: nn.Module, steps: Sequence[Step], example: Tensor) -> list[Reach]:
+    """Return :func:`measure_reach` of each step of an extractor's early part, measured once."""
     known = _REACHES.setdefault(extractor, {})
+    stride = math.prod(step.stride for step in steps)
     if stride not in known:
-        known[stride] = measure_reach(early, stride, example)
+        known[stride] = measure_reaches(steps, example)
     return known[stride]
 
 
-def measure_reach(early: Early, stride: int, example: Tensor) -> Reach:
-    """Find out which pixels a cell of the map depends on, by one gradient.
+def measure_reaches(steps: Sequence[Step], example: Tensor) -> list[Reach]:
+    """Find out which cells of its input a cell behind each step depends on, by one gradient for each.
 
     Args:
-        early: images (B, 3, H, W) to maps (B, C, H / stride, W / stride).
-        stride: of the map.
-        example: images of the device and dtype that ``early`` takes.
+        steps: one behind the other, the first one from images (B, 3, H, W).
+        example: images of the device and dtype that the steps take.
 
     Raises:
         OptionError: when a cell sees as far as the image goes, as in networks with global pooling in their early part.
     """
-    cells = 24
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(2, 3, cells * stride, cells * stride, generator=generator)
+    cells = 24 * math.prod(step.stride for step in steps)
+    maps = torch.rand(2, 3, cells, cells, generator=torch.Generator().manual_seed(0))
+    maps, passed, reaches = maps.to(example.device, example.dtype), 1, []
     with torch.enable_grad(), torch.autocast(example.device.type, enabled=False):
-        image = image.to(example.device, example.dtype).requires_grad_()
-        (gradient,) = torch.autograd.grad(early(image)[:, :, cells // 2, cells // 2].sum(), image)
+        for step in steps:
+            maps = maps.detach().requires_grad_()
+            output = step.run(maps)
+            middle = output.shape[-1] // 2
+            (gradient,) = torch.autograd.grad(output[:, :, middle, middle].sum(), maps, retain_graph=True)
+            reaches.append(_seen(gradient, middle * step.stride, passed * step.stride, passed))
+            maps, passed = output, passed * step.stride
+    return reaches
+
+
+def measure_reach(early: Early, stride: int, example: Tensor) -> Reach:
+    """Return :func:`measure_reaches` of a single step."""
+    return measure_reaches([Step(early, stride)], example)[0]
+
+
+def _seen(gradient: Tensor, own: int, stride: int, passed: int) -> Reach:
     seen = gradient.abs().sum((0, 1))
-    own = cells // 2 * stride
     spans = [(torch.nonzero(seen.sum(axis)).flatten() - own).tolist() for axis in (1, 0)]
     before = max(0, -min(span[0] for span in spans))
     after = max(span[-1] for span in spans)
     if before >= own or after >= own - 1:
         raise OptionError(
-            f"PatchSampler.shared_stride: up to stride {stride} the extractor looks further than {own} pixels, so its "
-            f"windows have too little in common; choose a smaller shared_stride, border 'open', or mode 'crop'"
+            f"PatchSampler.shared_stride: up to stride {stride} the extractor looks further than {own * passed} "
+            f"pixels, so its windows have too little in common; choose a smaller shared_stride, border 'open', or "
+            f"mode 'crop'"
         )
     return Reach(before, after)
+
+
+class _Band(NamedTuple):
+    """Cells ``first`` ... ``stop - 1`` of a window's map along an axis, and the cells before the step they come from.
+
+    Those are a strip of each window, which begins at the window's cell ``offset``, or (None) the image's.
+    """
+
+    first: int
+    stop: int
+    offset: int
+    strip: int | None
+
+
+class _Level(NamedTuple):
+    """Maps behind a step: their stride in pixels, a window's cells, and the bands that these are divided into."""
+
+    stride: int
+    step: int
+    cells: int
+    bands: tuple[_Band, _Band, _Band]
 
 
 class SharedWindows:
     """Cuts windows as ``early(window)`` would map them.
 
     Args:
-        early: images (B, 3, H, W) to maps (B, C, H / stride, W / stride).
-        stride: of the map.
-        size: of the windows in pixels, a multiple of ``stride``, as are their corners.
-        reach: what a cell of the map sees; None leaves the borders as they are in the image's map.
+        steps: of the early part, from images (B, 3, H, W) on.
+        size: of the windows in pixels, a multiple of all strides together, as are their corners.
+        reaches: what a cell behind each step sees; None leaves the borders as they are in the image's map.
+        border_cells: along each border of a window's map, at most so many cells are mapped as those of the cut window;
+            None maps all that see beyond it.
     """
 
-    def __init__(self, early: Early, stride: int, size: int, reach: Reach | None) -> None:
-        self.early, self.stride, self.size, self.cells = early, stride, size, size // stride
-        # Cells along the first and the last border of a window that see beyond it, and the pixels that they see.
-        self.first = self.last = self.first_strip = self.last_strip = 0
-        if reach is not None:
-            self.first, self.last = math.ceil(reach.before / stride), reach.after // stride
-            self.first_strip = min(size, _round_up((self.first - 1) * stride + reach.after + 1, stride))
-            self.last_strip = min(size, _round_up(self.last * stride + reach.before, stride))
-            if self.first + self.last >= self.cells:  # every cell sees a border: nothing can be shared
-                self.first, self.last, self.first_strip, self.last_strip = self.cells, 0, size, 0
+    def __init__(
+        self, steps: Sequence[Step], size: int, reaches: Sequence[Reach] | None, border_cells: int | None = None
+    ) -> None:
+        self.steps, self.size = steps, size
+        self.levels = [_Level(1, 1, size, _bands(0, size, 0, size, 0))]
+        for index, step in enumerate(steps):
+            reach = Reach(0, 0) if reaches is None else reaches[index]
+            most = border_cells if step is steps[-1] else None
+            self.levels.append(_next_level(self.levels[-1], step.stride, reach, most))
 
-    def __call__(self, images: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
+    def __call__(self, images: Tensor, windows: Windows) -> Tensor:
         """Maps (B * P, C, h, w) of the P windows with these corners in images (B, 3, H, W), image by image."""
         stop_row, stop_column = (max(starts) + self.size for starts in zip(*windows, strict=True))
         images = images[..., :stop_row, :stop_column]  # whole cells, so that strided layers stay in step
-        bands = self._bands()
-        pieces, places = [], []
-        for rows in bands:
-            for columns in bands:
-                if rows.count and columns.count:
-                    places += self._places(len(pieces), rows, columns, windows)
-                    pieces.append(self._map(rows, columns, images, windows))
-        return _Assemble.apply(places, (len(images), len(windows), self.cells), *pieces)
-
-    def _bands(self) -> tuple[_Band, _Band, _Band]:
-        """How the cells of a window are divided along an axis: first border, inside, last border."""
-        inside = self.cells - self.first - self.last
-        return (
-            _Band(0, self.first, 0, self.first_strip),
-            _Band(self.first, inside, 0, None),
-            _Band(self.cells - self.last, self.last, self.size - self.last_strip, self.last_strip),
-        )
-
-    def _map(self, rows: _Band, columns: _Band, images: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
-        """Map of what the windows need in this band of rows and columns: the image, strips or corners."""
-        parts = []
-        for row, column in _distinct(rows, columns, windows):
-            vertical = slice(None) if rows.strip is None else slice(row + rows.offset, row + rows.offset + rows.strip)
-            start = column + columns.offset
-            horizontal = slice(None) if columns.strip is None else slice(start, start + columns.strip)
-            parts.append(images[..., vertical, horizontal])
-        return self.early(parts[0] if len(parts) == 1 else torch.cat(parts))
-
-    def _places(self, piece: int, rows: _Band, columns: _Band, windows: Sequence[tuple[int, int]]) -> list[_Place]:
-        order = {corner: index for index, corner in enumerate(_distinct(rows, columns, windows))}
-        places = []
-        for window, (row, column) in enumerate(windows):
-            part = order[0 if rows.strip is None else row, 0 if columns.strip is None else column]
-            block = (rows.first, columns.first, rows.count, columns.count)
-            places.append(_Place(window, *block, piece, part, self._start(rows, row), self._start(columns, column)))
-        return places
-
-    def _start(self, band: _Band, corner: int) -> int:
-        """First cell of a band within its piece."""
-        whole = corner // self.stride if band.strip is None else -band.offset // self.stride
-        return whole + band.first
+        pieces = [images]
+        *stages, last = _plan(tuple(self.levels), tuple(windows))
+        for stage, step in zip(stages, self.steps, strict=True):
+            inputs = Gather.apply(stage.jobs, len(images), *pieces) if stage.jobs else ()
+            pieces = [step.run(maps) for maps in ([pieces[-1]] if stage.whole else []) + list(inputs)]
+            pieces = pieces[1:] + pieces[:1] if stage.whole else pieces
+        return Gather.apply(last.jobs, len(images), *pieces)[0]
 
 
-class _Band(NamedTuple):
-    """Cells ``first`` ... ``first + count - 1`` of a window, from a strip of pixels, or (None) from all of them."""
+class _Stage(NamedTuple):
+    """What a step takes: strips and corners that jobs put together, and whether also the map of the whole image.
 
-    first: int
-    count: int
-    offset: int  # of the strip within the window, in pixels
-    strip: int | None
+    That one is the last of the pieces.
+    """
+
+    jobs: list[Job]
+    whole: bool
+
+
+@lru_cache(maxsize=16)
+def _plan(levels: tuple[_Level, ...], windows: tuple[tuple[int, int], ...]) -> list[_Stage]:
+    """What each step takes, and, at the end, how the windows are put together."""
+    layout, stages = _Layout(levels[0], windows), []
+    for level in levels[1:]:
+        behind = _Layout(level, windows)
+        jobs = [behind.job(shape, layout) for shape in behind.shapes if shape != _WHOLE]
+        stages.append(_Stage(jobs, _WHOLE in behind.shapes))
+        layout = behind
+    return [*stages, _Stage([layout.windows()], False)]
+
+
+def _next_level(level: _Level, step: int, reach: Reach, most: int | None) -> _Level:
+    """Behind a step, more cells along a window's border see it or what the borders have changed before."""
+    cells, (before_first, _, before_last) = level.cells // step, level.bands
+    first = math.ceil((before_first.stop + reach.before) / step)
+    last = (reach.after + before_last.stop - before_last.first) // step
+    if most is not None:
+        first, last = min(first, most), min(last, most)
+    # Both strips are as broad as the broader one has to be, so that they can be one batch.
+    strip = max(_round_up((first - 1) * step + reach.after + 1, step), _round_up(last * step + reach.before, step))
+    if first + last >= cells:  # every cell sees a border: nothing can be shared
+        first, last, strip = cells, 0, level.cells
+    return _Level(level.stride * step, step, cells, _bands(first, cells, last, level.cells, min(strip, level.cells)))
+
+
+def _bands(first: int, cells: int, last: int, before: int, strip: int) -> tuple[_Band, _Band, _Band]:
+    return (
+        _Band(0, first, 0, strip),
+        _Band(first, cells - last, 0, None),
+        _Band(cells - last, cells, before - strip, strip),
+    )
 
 
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _distinct(rows: _Band, columns: _Band, windows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Corners that differ in what a band depends on, in order; what it does not depend on is 0."""
-    return list(
-        dict.fromkeys(
-            (0 if rows.strip is None else row, 0 if columns.strip is None else column) for row, column in windows
-        )
-    )
+class _Span(NamedTuple):
+    """Cells of a window or of an image, and the piece's cells that they are."""
+
+    band: _Band
+    place: int
+    count: int
+    start: int
 
 
-class _Assemble(torch.autograd.Function):
-    """Windows out of blocks of pieces. Slicing would make a gradient of the size of its piece for every block."""
+Shape = tuple[int | None, int | None]
+_WHOLE: Shape = (None, None)
+
+
+class _Layout:
+    """Which pieces there are behind a step, and where they hold what of which window.
+
+    Pieces of one shape are one batch: (parts * B, C, h, w), part by part.
+    """
+
+    def __init__(self, level: _Level, windows: Windows) -> None:
+        self.level, self.corners = level, windows
+        self.parts: dict[tuple[_Band, _Band, int, int], int] = {}
+        self.shapes: dict[Shape, list[tuple[_Band, _Band, int, int]]] = {}
+        used = [band for band in level.bands if band.first < band.stop]
+        for rows in used:
+            for columns in used:
+                parts = self.shapes.setdefault((rows.strip, columns.strip), [])
+                for row, column in windows:
+                    part = self._part(rows, columns, row, column)
+                    if part not in self.parts:
+                        self.parts[part] = len(parts)
+                        parts.append(part)
 
     @staticmethod
-    def forward(ctx: Any, places: list[_Place], sizes: tuple[int, int, int], *pieces: Tensor) -> Tensor:
-        batch, count, cells = sizes
-        ctx.places, ctx.sizes, ctx.shapes = places, sizes, [piece.shape for piece in pieces]
-        ctx.layout = torch.channels_last if _is_channels_last(pieces[0]) else torch.contiguous_format
-        shape = (batch * count, pieces[0].shape[1], cells, cells)
-        windows = torch.empty(shape, dtype=pieces[0].dtype, device=pieces[0].device, memory_format=ctx.layout)
-        for block, source in _blocks(places, sizes, windows, pieces):
-            block.copy_(source)
-        return windows
+    def _part(rows: _Band, columns: _Band, row: int, column: int) -> tuple[_Band, _Band, int, int]:
+        return rows, columns, 0 if rows.strip is None else row, 0 if columns.strip is None else column
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        options = {"dtype": gradient.dtype, "device": gradient.device}
-        found = [torch.empty(shape, memory_format=ctx.layout, **options).zero_() for shape in ctx.shapes]
-        for block, source in _blocks(ctx.places, ctx.sizes, gradient, found):
-            source.add_(block)
-        return None, None, *found
+    def job(self, shape: Shape, before: _Layout) -> Job:
+        """How the strips or corners of a shape are put together out of the pieces before the step."""
+        places: dict[tuple[_Band, _Band], list[Place]] = {}
+        for number, (rows, columns, row, column) in enumerate(self.shapes[shape]):
+            vertical, horizontal = (
+                before.spans(corner, band.offset, band.strip) for band, corner in ((rows, row), (columns, column))
+            )
+            places.setdefault((rows, columns), []).extend(before.places(number, vertical, horizontal, row, column))
+        blocks = [block for some in places.values() for block in merged(some)]
+        return Job(blocks, len(self.shapes[shape]), shape, image_first=False)
 
+    def windows(self) -> Job:
+        """How the windows are put together."""
+        places = []
+        for number, (row, column) in enumerate(self.corners):
+            spans = (self.spans(corner, 0, self.level.cells) for corner in (row, column))
+            places += self.places(number, *spans, row, column)
+        return Job(merged(places), len(self.corners), (self.level.cells, self.level.cells), image_first=True)
 
-def _is_channels_last(maps: Tensor) -> bool:
-    return maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+    def spans(self, corner: int, first: int, count: int | None) -> list[_Span]:
+        """Where cells ``first`` ... of a window with this corner are, ``count`` of them; None is all of the image."""
+        if count is None:
+            return [_Span(self.level.bands[1], 0, -1, 0)]
+        found = []
+        for band in self.level.bands:
+            begin, stop = max(band.first, first), min(band.stop, first + count)
+            if begin < stop:
+                start = corner // self.level.stride if band.strip is None else -band.offset // self.level.step
+                found.append(_Span(band, begin - first, stop - begin, start + begin))
+        return found
 
-
-def _blocks(
-    places: Sequence[_Place], sizes: tuple[int, int, int], windows: Tensor, pieces: Sequence[Tensor]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Views (B, C, h, w) of each block in the windows, and of where it is in its piece."""
-    batch, count, _ = sizes
-    windows = windows.unflatten(0, (batch, count))
-    pieces = [piece.unflatten(0, (-1, batch)) for piece in pieces]  # the parts of a piece lie one behind the other
-    for p in places:
-        rows, columns = slice(p.row, p.row + p.height), slice(p.column, p.column + p.width)
-        piece_rows = slice(p.piece_row, p.piece_row + p.height)
-        piece_columns = slice(p.piece_column, p.piece_column + p.width)
-        yield windows[:, p.window, :, rows, columns], pieces[p.piece][p.part, :, :, piece_rows, piece_columns]
+    def places(
+        self, number: int, vertical: Sequence[_Span], horizontal: Sequence[_Span], row: int, column: int
+    ) -> list[Place]:
+        """Blocks of part ``number``, which belongs to the window with this corner."""
+        shapes = sorted(self.shapes, key=lambda shape: shape == _WHOLE)
+        places = []
+        for rows in vertical:
+            for columns in horizontal:
+                shape = rows.band.strip, columns.band.strip
+                part = self.parts[self._part(rows.band, columns.band, row, column)]
+                block = rows.place, columns.place, rows.count, columns.count
+                places.append(Place(number, *block, shapes.index(shape), part, rows.start, columns.start))
+        return places

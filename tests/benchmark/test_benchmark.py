@@ -8,11 +8,12 @@ import torch
 from d2sm_plugin.benchmark.cases import NAMES, build_case
 from d2sm_plugin.benchmark.cli import main, table_rows
 from d2sm_plugin.benchmark.formula import PrintedQueue, printed_divergence
-from d2sm_plugin.benchmark.frontier import plot_frontier
+from d2sm_plugin.benchmark.frontier import EXTRACTOR, plot_frontier
 from d2sm_plugin.benchmark.measure import Case, Settings, count_flops, ratios, run_case, timed
 from d2sm_plugin.benchmark.memory import peak_memory
 from d2sm_plugin.benchmark.processes import prepare_processes
 from d2sm_plugin.errors import OptionError, ShapeError
+from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses import QueueSampler, semantic_divergence
 
 _LONG = ("segmentation", "precision", "compile", "patches", "scaling", "scaling_large")
@@ -39,6 +40,17 @@ def test_operations_are_counted_and_variants_take_turns():
     assert order == ["a", "b"] + ["a", "b"] * 2
     assert ratios(timings, "a", "wall")["a"] == 1
     assert count_flops(lambda: torch.rand(3, 4) @ torch.rand(4, 5)) == 2 * 3 * 4 * 5
+
+
+def test_operations_of_fused_convolutions_are_counted():
+    torch.manual_seed(0)
+    extractor = build_extractor({**EXTRACTOR, "weights": None}, "test").to(memory_format=torch.channels_last)
+    images = torch.rand(1, 3, 32, 32)
+    counts = []
+    for layout in (torch.contiguous_format, torch.channels_last):  # fused ones serve the second
+        with torch.no_grad():
+            counts.append(count_flops(lambda layout=layout: extractor(images.contiguous(memory_format=layout))))
+    assert counts[0] > 1e6 and counts[0] == pytest.approx(counts[1], rel=1e-3)
 
 
 def test_rows_of_a_case():
@@ -80,6 +92,7 @@ def test_plot(tmp_path):
         ("crop", 1.0, 0.5, 1.0),
         ("shared at 4, padded, late bf16", 7.0, 3.0, 0.98),
         ("shared at 4, open", 6, 3, 0.9),
+        ("shared at 8, padded, 2 cells", 7, 3.5, 0.99),
     ]
     plot_frontier(rows, tmp_path / "new" / "plot.png", "network")
     assert (tmp_path / "new" / "plot.png").stat().st_size > 5000

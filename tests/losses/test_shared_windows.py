@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses import PatchSampler
-from d2sm_plugin.losses.shared_windows import Reach, measure_reach
+from d2sm_plugin.losses.shared_windows import Reach, SharedWindows, Step, _plan, measure_reach
 
 
 class Layers(nn.Module):
@@ -35,6 +37,15 @@ class Layers(nn.Module):
         return self.late(self.early(images)).mean((2, 3))
 
 
+class Steps(Layers):
+    """The same layers, the early ones in two steps."""
+
+    def early_steps(self, stride):
+        assert stride == 4
+        cut = len(self.early) - 2
+        return [(self.early[:cut], 2), (self.early[cut:], 2)]
+
+
 def images(height, width, layout=torch.contiguous_format):
     torch.manual_seed(1)
     restored, clear = (torch.rand(2, 3, height, width).double().contiguous(memory_format=layout) for _ in range(2))
@@ -45,13 +56,15 @@ def both(extractor, restored, clear, size, stride, **options):
     """Features and gradient of crop and shared."""
     found = []
     for mode in ("crop", "shared"):
-        sampler = PatchSampler(size, stride, mode=mode, shared_stride=4, **options)
+        own = options if mode == "shared" else {k: v for k, v in options.items() if k != "border_cells"}
+        sampler = PatchSampler(size, stride, mode=mode, **{"shared_stride": 4, **own})
         features, clear_features = sampler(extractor, restored, clear)
         weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
         found.append((features, clear_features, *torch.autograd.grad((features * weights).sum(), restored)))
     return found
 
 
+@pytest.mark.parametrize("kind", [Layers, Steps])
 @pytest.mark.parametrize("lopsided", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
@@ -65,9 +78,8 @@ def both(extractor, restored, clear, size, stride, **options):
         (24, 28, 8, 4, {}),  # every cell sees a border
     ],
 )
-def test_padded_borders_equal_crop(lopsided, layout, height, width, size, stride, options):
-    extractor = Layers(lopsided)
-    crop, shared = both(extractor, *images(height, width, layout), size, stride, **options)
+def test_padded_borders_equal_crop(kind, lopsided, layout, height, width, size, stride, options):
+    crop, shared = both(kind(lopsided), *images(height, width, layout), size, stride, **options)
     torch.testing.assert_close(shared, crop, rtol=1e-11, atol=1e-13)
     assert not shared[1].requires_grad
 
@@ -76,6 +88,29 @@ def test_open_borders_differ_from_crop():
     crop, shared = both(Layers(), *images(72, 88), 40, 8, border="open")
     assert not torch.allclose(crop[0], shared[0], rtol=1e-4)
     assert torch.allclose(crop[0], shared[0], rtol=0.3, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", [Layers, Steps])
+def test_border_cells_lie_between_open_and_padded(kind):
+    far = []
+    for options in ({"border": "open"}, {"border_cells": 1}, {"border_cells": 2}, {"border_cells": 9}):
+        crop, shared = both(kind(), *images(72, 88), 40, 8, **options)
+        far.append((shared[2] - crop[2]).norm().item())
+    assert far[0] > far[1] > far[2] > 100 * far[3]
+    with pytest.raises(OptionError, match=r"border_cells: 2 needs mode 'shared' and border 'padded', got mode 'crop'"):
+        PatchSampler(border_cells=2)
+    with pytest.raises(OptionError, match=r"border_cells: 2 needs .* and border 'open'"):
+        PatchSampler(border_cells=2, mode="shared", border="open")
+    with pytest.raises(OptionError, match=r"border_cells: expected a positive integer, got 0"):
+        PatchSampler(border_cells=0, mode="shared")
+
+
+def test_what_windows_have_in_common_is_put_together_at_once():
+    corners = [(row, column) for row in range(0, 40, 8) for column in range(0, 32, 8)]
+    shared = SharedWindows([Step(None, 4)], 24, [Reach(2, 5)])
+    first, last = _plan(tuple(shared.levels), tuple(corners))
+    assert sum(len(job.blocks) for job in first.jobs) <= 10
+    assert len(last.jobs[0].blocks) == len(corners) + 2 * 5 + 2 * 4 + 4  # insides overlap
 
 
 def test_reach():
@@ -98,18 +133,51 @@ def test_early_parts_that_see_the_whole_image():
 
 
 @pytest.mark.parametrize(
-    ("block", "stride"),
+    ("block", "strides"),
     [
-        ({"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}, 4),
-        ({"type": "TimmFeatures", "model": "resnet18", "weights": None}, 4),
-        ({"type": "VGG19Features", "layer": "conv3_1", "weights": None, "pooling": "mean"}, 4),
+        ({"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}, (8,)),
+        ({"type": "TimmFeatures", "model": "resnet18", "weights": None}, (4, 8)),
+        ({"type": "VGG19Features", "layer": "conv3_1", "weights": None, "pooling": "mean"}, (2, 4)),
     ],
 )
-def test_real_extractors(block, stride):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_real_extractors(block, strides, layout):
     torch.manual_seed(0)
     extractor = build_extractor(block, "test").double()
-    crop, shared = both(extractor, *images(64, 68), 56, 4, max_patches=2)
-    torch.testing.assert_close(shared, crop, rtol=1e-9, atol=1e-11)
+    for stride in strides:
+        crop, shared = both(extractor, *images(72, 80, layout), 64, 8, max_patches=2, shared_stride=stride)
+        torch.testing.assert_close(shared, crop, rtol=1e-9, atol=1e-11)
+        steps = extractor.early_steps(stride)
+        maps = images(64, 64)[0]
+        expected = extractor.split(stride)[0](maps)
+        for run, _ in steps:
+            maps = run(maps)
+        torch.testing.assert_close(maps, expected, rtol=1e-11, atol=1e-13)
+        assert math.prod(step for _, step in steps) == stride
+
+
+def test_steps_of_extractors():
+    def strides(block):
+        return [step for _, step in build_extractor({**block, "weights": None}, "test").early_steps(8)]
+
+    assert strides({"type": "TimmFeatures", "model": "tf_efficientnet_lite0"}) == [2, 2, 2]
+    assert strides({"type": "TimmFeatures", "model": "resnet18"}) == [4, 2]  # its stem is no stage to cut behind
+    assert strides({"type": "VGG19Features", "layer": "conv4_1"}) == [2, 2, 2]
+
+
+@pytest.mark.parametrize("chunks", [{}, {"max_patches_per_chunk": 5}, {"max_patches_per_chunk": 5, "recompute": False}])
+@pytest.mark.parametrize("mode", ["crop", "shared"])
+def test_chains_in_chunks(mode, chunks):
+    block = {"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}
+    torch.manual_seed(0)
+    extractor = build_extractor(block, "test").to(memory_format=torch.channels_last)
+    restored, clear = (image.detach().float() for image in images(64, 72, torch.channels_last))
+    restored.requires_grad_()
+    found = []
+    for options in ({}, {"mode": mode, **chunks}):
+        features, _ = PatchSampler(56, 8, **options)(extractor, restored, clear)
+        found.append(torch.autograd.grad(features.square().sum(), restored)[0])
+    assert (found[1] - found[0]).norm() < 1e-4 * found[0].norm()
 
 
 def test_border_option():
