@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Okabe and Ito's palette, which people of all kinds of colour vision can tell apart.
-_PALETTE = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
+# Okabe and Ito's palette, which people of all kinds of colour vision can tell apart, and two dark ones behind it.
+_PALETTE = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#5B2C6F", "#6E4B26")
 _NOISY = "#D55E00"
 
 

@@ -34,8 +34,8 @@ def draw(points: Mapping[str, NDArray[np.float64]], scores: Mapping[str, Separat
     from matplotlib.figure import Figure
 
     methods = [name for name in points if name != CLEAN]
-    columns = min(_COLUMNS, len(methods))
-    rows = -(-len(methods) // columns)
+    rows = -(-len(methods) // _COLUMNS)
+    columns = -(-len(methods) // rows)  # as even as can be: five are three and two
     size = (max(5.0, _PANEL * columns), (_PANEL + 0.45) * rows + 0.7)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
