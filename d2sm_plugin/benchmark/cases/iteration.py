@@ -57,15 +57,26 @@ def our_step(
     **train: Any,
 ) -> Step:
     """Return one iteration of :class:`D2SMModel`: a batch from the loader, forward, backward, optimiser."""
-    with random_vgg():
-        model = D2SMModel(_options(settings, objectives, network, **train))
-    batches = iter(_data(settings))
+    model, batches = training(settings, objectives, network, sigma, **train)
     count = iter(range(2, 10**9))  # the first step also logs the norms of the gradients
 
     def step() -> None:
         model.train_step([next(batches)], next(count))
 
     return step
+
+
+def training(
+    settings: Settings,
+    objectives: Mapping[str, Any],
+    network: Mapping[str, Any] = _FFDNET,
+    sigma: bool = True,
+    **train: Any,
+) -> tuple[D2SMModel, Iterator[Mapping[str, Any]]]:
+    """Return a model and the batches it is trained on."""
+    with random_vgg():
+        model = D2SMModel(_options(settings, objectives, network, **train))
+    return model, iter(_data(settings))
 
 
 def _their_step(settings: Settings) -> Step:
