@@ -69,7 +69,7 @@ def measure_reaches(steps: Sequence[Step], example: Tensor) -> list[Reach]:
     with torch.enable_grad(), torch.autocast(example.device.type, enabled=False):
         for step in steps:
             maps = maps.detach().requires_grad_()
-            output = step.run(maps)
+            output = step.run(maps.clone())  # not a leaf: counters of operations, which hook modules, take none
             middle = output.shape[-1] // 2
             (gradient,) = torch.autograd.grad(output[:, :, middle, middle].sum(), maps, retain_graph=True)
             reaches.append(_seen(gradient, middle * step.stride, passed * step.stride, passed))

@@ -14,7 +14,7 @@ from d2sm_plugin.benchmark.memory import peak_memory
 from d2sm_plugin.benchmark.processes import prepare_processes
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.features import build_extractor
-from d2sm_plugin.losses import QueueSampler, semantic_divergence
+from d2sm_plugin.losses import PatchSampler, QueueSampler, semantic_divergence
 
 _LONG = ("segmentation", "precision", "compile", "patches", "scaling", "scaling_large")
 CPU = Settings(torch.device("cpu"), 2, True)
@@ -51,6 +51,12 @@ def test_operations_of_fused_convolutions_are_counted():
         with torch.no_grad():
             counts.append(count_flops(lambda layout=layout: extractor(images.contiguous(memory_format=layout))))
     assert counts[0] > 1e6 and counts[0] == pytest.approx(counts[1], rel=1e-3)
+
+
+def test_operations_of_shared_windows_are_counted():
+    extractor = build_extractor({**EXTRACTOR, "weights": None}, "test").to(memory_format=torch.channels_last)
+    sampler = PatchSampler(56, 8, mode="shared", max_patches=2)
+    assert count_flops(lambda: sampler(extractor, torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))) > 1e7
 
 
 def test_rows_of_a_case():
