@@ -7,18 +7,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sampler_kinds import EXTRACTOR, SAMPLERS
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from d2sm_plugin.losses import D2SMLoss, PatchSampler, QueueSampler, SpatialSampler
+from d2sm_plugin.losses import D2SMLoss, QueueSampler
 
-EXTRACTOR = {"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}
-SAMPLERS = {
-    "crop": lambda: {"patches": PatchSampler(64, 32)},
-    "shared": lambda: {"patches": PatchSampler(64, 32, mode="shared")},
-    "chunks": lambda: {"patches": PatchSampler(64, 32, mode="shared", max_patches_per_chunk=4)},
-    "positions": lambda: {"patches": SpatialSampler(4, seed=3), "extractor": {**EXTRACTOR, "stride": 16}},
-    "whole images": dict,
-}
 WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "unique", "masked_select", "equal")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sampler_kinds import EXTRACTOR, SAMPLERS
 from torch import nn
 
 import d2sm_plugin  # noqa: F401
-from d2sm_plugin.losses import D2SMLoss, PatchSampler, QueueSampler, SpatialSampler
+from d2sm_plugin.losses import D2SMLoss, QueueSampler
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.options.reader import validate_options
 
@@ -15,14 +16,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-EXTRACTOR = {"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}
-SAMPLERS = {
-    "crop": lambda: {"patches": PatchSampler(64, 32)},
-    "shared": lambda: {"patches": PatchSampler(64, 32, mode="shared")},
-    "chunks": lambda: {"patches": PatchSampler(64, 32, mode="shared", max_patches_per_chunk=4)},
-    "positions": lambda: {"patches": SpatialSampler(4, seed=3), "extractor": {**EXTRACTOR, "stride": 16}},
-    "whole images": dict,
-}
 
 
 @pytest.fixture(autouse=True)
