@@ -93,23 +93,25 @@ def timed(step: Step, device: torch.device) -> tuple[float, float]:
 
 def count_flops(step: Step) -> int:
     """Return the floating point operations of the products and convolutions of one call."""
-    with FlopCounterMode(display=False, custom_mapping=_fused_convolutions()) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter:
         step()
     return counter.get_total_flops()
 
 
-def _fused_convolutions() -> dict[object, Callable[..., int]]:
-    """How to count the convolutions of :class:`d2sm_plugin.features.frozen_conv.FrozenConv`, which PyTorch does not."""
-    fused = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
-    if fused is None:
-        return {}
+def _uncounted() -> dict[object, Callable[..., int]]:
+    """How to count what PyTorch does not: oneDNN's fused operations, and products added in place."""
 
-    def count(*shapes: Any, out_shape: Sequence[int], **_options: object) -> int:
-        # Maps, weight, bias; or maps, what is added, weight, bias.
+    def fused(*shapes: Any, out_shape: Sequence[int], **_options: object) -> int:
+        # Maps or rows, weight, bias; or maps, what is added, weight, bias.
         weight = shapes[2] if shapes[2] is not None and len(shapes[2]) == len(out_shape) else shapes[1]
         return 2 * math.prod(weight[1:]) * math.prod(out_shape)
 
-    return {fused: count}
+    def added(_total: Sequence[int], left: Sequence[int], right: Sequence[int], **_options: object) -> int:
+        return 2 * math.prod(left) * right[1]
+
+    names = ("_convolution_pointwise", "_linear_pointwise")
+    known = {getattr(torch.ops.mkldnn, name): fused for name in names if hasattr(torch.ops.mkldnn, name)}
+    return {torch.ops.aten.addmm_: added, **known}
 
 
 def run_case(case: Case, settings: Settings) -> dict[str, Timing]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.errors import ShapeError
-from d2sm_plugin.losses.row_divergence import SUMS, History, Rows, match_statistics, row_divergences, spans, unit_rows
+from d2sm_plugin.losses.row_divergence import History, Rows, match_statistics, spans, unit_rows
+from d2sm_plugin.losses.row_sums import SUMS, row_divergences
 
 # Similarities that differ by less are equal: the same features, summed up in another order.
 _TIE = 1e-12

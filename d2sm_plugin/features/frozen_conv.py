@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2sm_plugin.features.frozen_layers import StridedDepthwise
+from d2sm_plugin.onednn import offers
 
 
 class _Kernel(NamedTuple):
@@ -55,7 +55,7 @@ class FrozenConv:
         conv = layer.conv if isinstance(layer, StridedDepthwise) else layer
         weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
         self.channels, groups = conv.out_channels, conv.groups
-        self.fused = weight.dtype == torch.float32 and _has_fused()
+        self.fused = weight.dtype == torch.float32 and offers("_convolution_pointwise", "_reorder_convolution_weight")
         if isinstance(layer, StridedDepthwise):
             self.step = layer.step
             self._forward = self._kernel(layer.kernel, bias, layer.padding, layer.step, groups)
@@ -125,13 +125,3 @@ class FrozenConv:
             return torch.ops.mkldnn._convolution_pointwise.binary(maps, addend, *how, "add", 1.0, None, [], None)
         clamp = ("none", []) if ceiling is None else ("hardtanh", [0.0, ceiling])
         return torch.ops.mkldnn._convolution_pointwise(maps, *how, *clamp, "")
-
-
-def _has_fused() -> bool:
-    return (
-        platform.machine() in ("x86_64", "AMD64")
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
-    )

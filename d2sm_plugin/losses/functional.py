@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.precision import full_precision
-from d2sm_plugin.losses.row_divergence import KINDS, match_statistics, through_norm, unit_rows
+from d2sm_plugin.losses.row_divergence import match_statistics, through_norm, unit_rows
+from d2sm_plugin.losses.row_sums import KINDS
 
 REDUCTIONS = ("sum", "mean")
 

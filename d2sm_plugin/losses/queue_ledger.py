@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d2sm_plugin.losses.row_divergence import SUMS
+from d2sm_plugin.losses.row_sums import SUMS
 from d2sm_plugin.losses.state_module import StateModule
 
 

@@ -15,7 +15,6 @@ from d2sm_plugin.losses.functional import attach_gradient, check_features, check
 from d2sm_plugin.losses.precision import full_precision
 from d2sm_plugin.losses.queue_ledger import QueueLedger
 from d2sm_plugin.losses.row_divergence import (
-    SUMS,
     History,
     Matched,
     Rows,
@@ -24,6 +23,7 @@ from d2sm_plugin.losses.row_divergence import (
     through_norm,
     unit_rows,
 )
+from d2sm_plugin.losses.row_sums import SUMS
 from d2sm_plugin.losses.state_module import StateModule
 from d2sm_plugin.registry import register
 
@@ -125,7 +125,7 @@ class QueueSampler(StateModule):
             dtype = computing_dtype(restored)
             self._follow(restored)
             unit, norm = unit_rows(restored.to(dtype), clear.to(dtype))
-            finite = (unit.restored.isfinite() & unit.difference.isfinite()).all(1)
+            finite = sum(part.sum(1) for part in unit).isfinite()
             new = self._as_stored(Rows(*(torch.where(finite[:, None], part, 0.0) for part in unit)))
             writes = self.training and grad_enabled
             if writes:

@@ -14,8 +14,8 @@ and, with ``phi(t) = (1 + t) log(1 + t) - t`` and ``psi(t) = t - log(1 + t)``, b
 Every term is of second order in e, so nothing large cancels: rows of g are nearly uniform and late in a training x is
 close to y, where the logarithms of eq. 2 as printed cancel. Samples are kept as x and d: the forward pass takes three
 products of new and old features, and the gradient, which is a sum of x, one. A row is known by four sums over its pairs
-(:data:`SUMS`), which are added to as samples arrive and subtracted from as they leave; between old samples nothing is
-ever recomputed.
+(:mod:`d2sm_plugin.losses.row_sums`), which are added to as samples arrive and subtracted from as they leave; between
+old samples nothing is ever recomputed.
 """
 
 from __future__ import annotations
@@ -26,18 +26,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Weight of KL(restored || clear) and of KL(clear || restored) in each kind of divergence.
-KINDS = {"kl": (1.0, 0.0), "reverse_kl": (0.0, 1.0), "js": (0.5, 0.5)}
-
-#: What is summed over the pairs of a row, in this order: K, K' - K, K phi(e), K psi(e).
-SUMS = 4
+from d2sm_plugin.losses.pair_products import add_weighted, products
+from d2sm_plugin.losses.row_sums import SUMS, Slopes, psi, row_divergences
 
 # Pairs that are held in float64 at a time: bounds the working memory whatever the queue and the batch.
 _PAIRS_AT_ONCE = 2**20
-# Features that are multiplied, and where they are stored in half precision converted, at a time.
-_VALUES_IN_CACHE = 2**21
-_VALUES_AT_ONCE = 2**25
-_SERIES_BELOW = 0.01
 # Under the root of a norm, for features of zeros (no activation at all).
 _NORM_EPS = 1e-20
 
@@ -92,26 +85,29 @@ class Matched(NamedTuple):
     by_block: list[Tensor]
 
 
-class _Block(NamedTuple):
-    """Relative changes (n, m) of the pairs of n new rows with m others, kept for the gradient."""
+#: The four summands (m, n) of m others with n rows, float64, in the order of their sums.
+Terms = tuple[Tensor, Tensor, Tensor, Tensor]
 
-    columns: Rows
+
+class _Few(NamedTuple):
+    """Rows to be paired with many others: both kinds of features (2n, D), and clear ones (n, D)."""
+
+    both: Tensor
+    clear: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows) -> _Few:
+        """Lay out rows, once for all of the others."""
+        return cls(torch.cat(list(rows)), rows.clear)
+
+
+class _Block(NamedTuple):
+    """Relative changes (m, n) of the pairs of m others with n new rows, kept for the gradient."""
+
+    others: Rows
     epsilon: Tensor
     sums: Tensor
-    first_column: int | None  # position of the columns among the new rows; None for history
-
-
-def psi(t: Tensor) -> Tensor:
-    """``t - log(1 + t)`` for t > -1 without cancellation near 0 (float64 in, float64 out)."""
-    series = torch.zeros_like(t)
-    for power in range(9, 1, -1):
-        series = (1.0 if power % 2 == 0 else -1.0) / power + t * series
-    return torch.where(t.abs() < _SERIES_BELOW, t * t * series, t - torch.log1p(t))
-
-
-def phi(t: Tensor) -> Tensor:
-    """``(1 + t) log(1 + t) - t`` for t > -1 without cancellation near 0 (float64 in, float64 out)."""
-    return t * torch.log1p(t) - psi(t)
+    first: int | None  # place of the others among the new rows; None for history
 
 
 def unit_rows(restored: Tensor, clear: Tensor) -> tuple[Rows, Tensor]:
@@ -145,19 +141,6 @@ def through_norm(gradient: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
     return (gradient - unit * (unit * gradient).sum(1, keepdim=True)) / norm
 
 
-def row_divergences(sums: Tensor, kind: str) -> Tensor:
-    """Divergence of each row from its sums (4, ...), float64."""
-    kernel, change, forward, backward = sums
-    mean = change / kernel
-    forward_weight, backward_weight = KINDS[kind]
-    value = torch.zeros_like(mean)
-    if forward_weight:
-        value = value + forward_weight * (forward / kernel - phi(mean)) / (1 + mean)
-    if backward_weight:
-        value = value + backward_weight * (backward / kernel - psi(mean))
-    return value
-
-
 def match_statistics(
     new: Rows, history: Sequence[History], leaving: Rows, kind: str, with_gradient: bool, granule: int = 0
 ) -> Matched:
@@ -167,7 +150,7 @@ def match_statistics(
         new: rows of the new batch (n, D).
         history: parts of what was met before and stays, each with its sums over what was met before.
         leaving: rows (e, D) that these sums still count and that leave now.
-        kind: a key of :data:`KINDS`.
+        kind: a key of :data:`~d2sm_plugin.losses.row_sums.KINDS`.
         with_gradient: also compute the gradient. It includes that of the rows of the history, whose columns of the
             new batch change with it.
         granule: also return the sums of the new rows by blocks of so many rows, in the dtype of the rows. The sums of
@@ -177,29 +160,31 @@ def match_statistics(
     """
     count = new.restored.shape[0]
     sums = new.restored.new_zeros((SUMS, count), dtype=torch.float64)
-    rows = Rows(torch.cat([new.restored, leaving.restored]), torch.cat([new.difference, leaving.difference]))
+    few = _Few.of(new)
+    all_few = _Few.of(Rows(*map(torch.cat, zip(new, leaving, strict=True)))) if len(leaving.restored) else few
     blocks: list[_Block] = []
     by_block: list[Tensor] = []
 
-    def add(terms: Tensor, start: int) -> None:
+    def add(terms: Terms, start: int) -> None:
         if granule:
             by_block.append(_sums_by_block(terms, start, granule).to(new.restored.dtype))
             sums.add_(by_block[-1].double().sum(1))
         else:
-            sums.add_(terms.sum(2))
+            sums.add_(torch.stack([term.sum(0) for term in terms]))
 
     for part in history:
-        epsilon, terms = _pair_terms(rows, part.rows)
-        add(terms[:, :count], part.start)
-        part_sums = part.sums + terms[:, :count].sum(1) - terms[:, count:].sum(1)
-        blocks.append(_Block(part.rows, epsilon[:count].clone(), part_sums, None))
+        epsilon, terms = _pair_terms(part.rows, all_few)
+        part_sums = part.sums + torch.stack([_come_and_gone(term, count) for term in terms])
+        add(tuple(term[:, :count] for term in terms), part.start)
+        blocks.append(_Block(part.rows, epsilon[:, :count].contiguous(), part_sums, None))
     for start, stop in spans(0, count, count, granule=granule or 1):
-        columns = new.part(start, stop)
-        epsilon, terms = _pair_terms(new, columns)
-        terms.diagonal(-start, 1, 2).zero_()
+        others = new.part(start, stop)
+        epsilon, terms = _pair_terms(others, few)
+        for term in terms:
+            term.diagonal(start).zero_()
         add(terms, start)
-        blocks.append(_Block(columns, epsilon, sums[:, start:stop], start))
-    history_sums = [block.sums for block in blocks if block.first_column is None]
+        blocks.append(_Block(others, epsilon, sums[:, start:stop], start))
+    history_sums = [block.sums for block in blocks if block.first is None]
     if count + sum(part.shape[1] for part in history_sums) < 2:  # a lone sample has no statistics
         gradient = torch.zeros_like(new.restored) if with_gradient else None
         return Matched(sums.new_zeros(()), gradient, sums, history_sums, by_block)
@@ -208,13 +193,18 @@ def match_statistics(
     return Matched(value, gradient, sums, history_sums, by_block)
 
 
-def _sums_by_block(terms: Tensor, start: int, granule: int) -> Tensor:
-    """Sums (4, blocks, n) of terms (4, n, m) over blocks of columns; the first column has the place ``start``."""
-    before, length = start % granule, terms.shape[2]
+def _come_and_gone(term: Tensor, count: int) -> Tensor:
+    """Sum (m,) of a summand over the first ``count`` columns, less that over the others."""
+    return term.sum(1) if term.shape[1] == count else term[:, :count].sum(1) - term[:, count:].sum(1)
+
+
+def _sums_by_block(terms: Terms, start: int, granule: int) -> Tensor:
+    """Sums (4, blocks, n) of terms (m, n) over blocks of rows; the first row has the place ``start``."""
+    before, length = start % granule, terms[0].shape[0]
     behind = -(before + length) % granule
     if before or behind:
-        terms = torch.nn.functional.pad(terms, (before, behind))
-    return terms.unflatten(2, (-1, granule)).sum(3).transpose(1, 2)
+        terms = tuple(torch.nn.functional.pad(term, (0, 0, before, behind)) for term in terms)
+    return torch.stack([term.unflatten(0, (-1, granule)).sum(1) for term in terms])
 
 
 def spans(start: int, stop: int, rows: int, granule: int = 1) -> Iterator[tuple[int, int]]:
@@ -227,73 +217,33 @@ def spans(start: int, stop: int, rows: int, granule: int = 1) -> Iterator[tuple[
         yield first, min(stop, first + step)
 
 
-def _products(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right.T`` for few rows (n, D) and many (m, D), the many perhaps stored in another dtype."""
-    few = left.T.contiguous()  # the many first, as they lie in memory: up to 1.7 times as fast on a CPU
-    return torch.cat([part @ few for part in _parts(right, left.dtype, _at_once(right))]).T
-
-
-def _add_weighted(total: Tensor, weights: Tensor, rows: Tensor) -> None:
-    """Add ``weights @ rows`` to ``total`` (n, D) for weights (n, m) and rows (m, D), perhaps of another dtype."""
-    step = len(rows) if rows.dtype == total.dtype else _at_once(rows)
-    for some_weights, some_rows in zip(weights.split(step, 1), _parts(rows, total.dtype, step), strict=True):
-        total.addmm_(some_weights, some_rows)
-
-
-def _parts(rows: Tensor, dtype: torch.dtype, step: int) -> Iterator[Tensor]:
-    """Rows in ``dtype``, ``step`` at a time; where they are converted, into the same memory each time."""
-    buffer = None if rows.dtype == dtype else rows.new_empty(min(step, len(rows)), rows.shape[1], dtype=dtype)
-    for part in rows.split(step):
-        yield part if buffer is None else buffer[: len(part)].copy_(part)
-
-
-def _at_once(rows: Tensor) -> int:
-    """Rows that are best multiplied at a time: as many as a CPU's cache holds, or enough to fill a GPU."""
-    values = _VALUES_IN_CACHE if rows.device.type == "cpu" else _VALUES_AT_ONCE
-    return max(1, values // max(1, rows.shape[1]))
-
-
-def _pair_terms(rows: Rows, columns: Rows) -> tuple[Tensor, Tensor]:
-    """Relative changes (n, m) in the dtype of the rows, and the four summands (4, n, m) of their pairs in float64."""
-    count, dtype = rows.restored.shape[0], rows.restored.dtype
-    products = _products(torch.cat([rows.restored, rows.difference]), columns.restored)
-    change = (products[count:].double() + _products(rows.clear, columns.difference).double()) / 2
-    kernel = (products[:count].double() + 1) / 2 - change
+def _pair_terms(others: Rows, few: _Few) -> tuple[Tensor, Terms]:
+    """Relative changes (m, n) of the pairs of m others with n rows, in the dtype of the rows, and their summands."""
+    count, dtype = len(few.clear), few.clear.dtype
+    of_restored = products(others.restored, few.both)
+    change = of_restored[:, count:].double().add_(products(others.difference, few.clear)).mul_(0.5)
+    kernel = of_restored[:, :count].double().add_(1).mul_(0.5).sub_(change)
     # Opposite features have K = 0 and no logarithm; rounding may even give less. One unit of rounding is the floor.
     floor = torch.finfo(dtype).eps
-    kernel = kernel.clamp_min(floor)
+    kernel.clamp_min_(floor)
     change = torch.maximum(change, floor - kernel)
     epsilon = change / kernel
-    psi_term = psi(epsilon)
-    phi_term = epsilon * torch.log1p(epsilon) - psi_term
-    return epsilon.to(dtype), torch.stack([kernel, change, kernel * phi_term, kernel * psi_term])
-
-
-def _pair_gradients(epsilon: Tensor, sums: Tensor, kind: str) -> Tensor:
-    """Derivative of the divergence of a row by K' of each of its pairs: ``epsilon`` (n, m), ``sums`` broadcast."""
-    kernel, change = sums[0], sums[1]
-    mean = change / kernel
-    deviation = epsilon - mean
-    forward_weight, backward_weight = KINDS[kind]
-    gradient = torch.zeros_like(epsilon)
-    if forward_weight:
-        ratio = torch.log1p(deviation / (1 + mean)) - row_divergences(sums, "kl")
-        gradient += forward_weight * ratio / (kernel * (1 + mean))
-    if backward_weight:
-        gradient += backward_weight * deviation / ((1 + epsilon) * (1 + mean) * kernel)
-    return gradient
+    logarithm = epsilon.log1p()
+    # Float32 features differ by nothing or by so much that float64 has digits to spare.
+    psi_term = epsilon - logarithm if dtype == torch.float32 else psi(epsilon)
+    phi_term = logarithm.mul_(epsilon).sub_(psi_term)
+    return epsilon.to(dtype), (kernel, change, phi_term.mul_(kernel), psi_term.mul_(kernel))
 
 
 def _gradient(new: Rows, sums: Tensor, blocks: Sequence[_Block], kind: str) -> Tensor:
     """Gradient (n, D) with respect to the unit features of the new restored samples."""
     gradient = torch.zeros_like(new.restored)
+    slopes = Slopes.of(sums, gradient.dtype)
     for block in blocks:
-        # The pair (i, j) stands in row i, at column j, and in row j, at column i.
-        epsilon = block.epsilon.double()
-        weights = _pair_gradients(epsilon, sums[:, :, None], kind)
-        weights += _pair_gradients(epsilon, block.sums[:, None, :], kind)
-        if block.first_column is not None:
-            weights.diagonal(-block.first_column).zero_()
-        weights = (weights / 2).to(gradient.dtype)
-        _add_weighted(gradient, weights, block.columns.restored)
+        # The pair (i, j) stands in the row of i and in that of j.
+        weights = slopes.at(block.epsilon, kind)
+        weights += Slopes.of(block.sums[:, :, None], gradient.dtype).at(block.epsilon, kind)
+        if block.first is not None:
+            weights.diagonal(block.first).zero_()
+        add_weighted(gradient, weights, block.others.restored)
     return gradient

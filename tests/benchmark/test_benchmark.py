@@ -53,6 +53,16 @@ def test_operations_of_fused_convolutions_are_counted():
     assert counts[0] > 1e6 and counts[0] == pytest.approx(counts[1], rel=1e-3)
 
 
+def test_operations_of_a_queue_are_counted():
+    torch.manual_seed(0)
+    queue, batch = QueueSampler(24), (torch.rand(4, 50, requires_grad=True), torch.rand(4, 50))
+    for _ in range(6):
+        queue(*batch)
+    assert (
+        count_flops(lambda: queue(*batch)) == 4 * 2 * 24 * 4 * 50
+    )  # three products for the value, one more for the gradient
+
+
 def test_operations_of_shared_windows_are_counted():
     extractor = build_extractor({**EXTRACTOR, "weights": None}, "test").to(memory_format=torch.channels_last)
     sampler = PatchSampler(56, 8, mode="shared", max_patches=2)

@@ -1,0 +1,50 @@
+"""Products of the few rows of a batch with the many of a queue, which may be stored in half precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from d2sm_plugin.onednn import offers
+
+# Values of the many that are taken at a time: as many as stay in a CPU's cache, or enough to fill a GPU.
+_VALUES_IN_CACHE = 2**19
+_VALUES_AT_ONCE = 2**25
+
+
+def products(many: Tensor, few: Tensor) -> Tensor:
+    """``many @ few.T`` in the dtype of ``few`` for (m, D), perhaps of another dtype, and (n, D)."""
+    multiply = _multiplier(few)
+    if many.dtype == few.dtype:
+        return multiply(many)
+    step = _rows_at_once(many)
+    return torch.cat([multiply(part) for part in _converted(many, few.dtype, step)])
+
+
+def add_weighted(total: Tensor, weights: Tensor, many: Tensor) -> None:
+    """Add ``weights.T @ many`` to ``total`` (n, D) for weights (m, n) and (m, D), perhaps of another dtype."""
+    step = _rows_at_once(many)
+    for some_weights, part in zip(weights.split(step), _converted(many, total.dtype, step), strict=True):
+        total.addmm_(some_weights.T, part)
+
+
+def _converted(many: Tensor, dtype: torch.dtype, step: int) -> Iterator[Tensor]:
+    """Rows in ``dtype``, ``step`` at a time; where they are converted, into the same memory each time."""
+    buffer = None if many.dtype == dtype else many.new_empty(min(step, len(many)), many.shape[1], dtype=dtype)
+    for part in many.split(step):
+        yield part if buffer is None else buffer[: len(part)].copy_(part)
+
+
+def _rows_at_once(many: Tensor) -> int:
+    values = _VALUES_IN_CACHE if many.device.type == "cpu" else _VALUES_AT_ONCE
+    return max(1, values // max(1, many.shape[1]))
+
+
+def _multiplier(few: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return ``many -> many @ few.T`` in the fastest way there is: the many come first, as they lie in memory."""
+    if few.device.type == "cpu" and few.dtype == torch.float32 and len(few) and offers("_linear_pointwise"):
+        return lambda many: torch.ops.mkldnn._linear_pointwise(many, few, None, "none", [], "")
+    columns = few.T.contiguous()
+    return lambda many: many @ columns
