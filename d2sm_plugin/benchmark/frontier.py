@@ -16,7 +16,7 @@ from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.features.frozen import FrozenExtractor
 from d2sm_plugin.losses import PatchSampler, semantic_divergence
-from d2sm_plugin.losses.shared_windows import measure_reach
+from d2sm_plugin.losses.window_reach import measure_reach
 
 HEADERS = ("windows", "times as fast as the first", "times as fast as the best 'crop'", "gradient cosine")
 #: The extractor unless another is named.

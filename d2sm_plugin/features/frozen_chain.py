@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,13 +110,14 @@ class FrozenChain(nn.Module):
 
 
 def _batch(shape: torch.Size, convs: Sequence[FrozenConv], bytes_each: int) -> int:
-    """How many maps to take at a time."""
-    _, channels, height, width = shape
+    """How many maps to take at a time, in parts of about one size."""
+    count, channels, height, width = shape
     largest = channels * height * width
     for conv in convs:
         height, width = height // conv.step, width // conv.step
         largest = max(largest, conv.channels * height * width)
-    return max(1, _BUFFER // (largest * bytes_each))
+    number = math.ceil(count * largest * bytes_each / _BUFFER)
+    return math.ceil(count / max(1, number))
 
 
 def _run(maps: Tensor, convs: Sequence[FrozenConv], skip: bool, keep: list[Tensor] | None = None) -> Tensor:
@@ -146,7 +148,8 @@ class _Chain(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         kept = iter(ctx.saved_tensors)
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        if ctx.skip or ctx.convs[-1].ceiling is None:  # a clamp takes any layout, and that of a mean repeats its values
+            gradient = gradient.contiguous(memory_format=torch.channels_last)
         parts = []
         with torch.autocast("cpu", enabled=False):
             for part in gradient.split(ctx.batch):
@@ -159,7 +162,11 @@ def _run_back(
     gradient: Tensor, convs: Sequence[FrozenConv], clamps: Sequence[Clamped | None], skip: bool, shape: torch.Size
 ) -> Tensor:
     """Gradient for maps of a shape, but for its first number, from that of the last result."""
-    found = gradient if clamps[-1] is None else clamps[-1].gradient(gradient)
+    if clamps[-1] is None:
+        found = gradient
+    else:
+        result = clamps[-1].result
+        found = clamps[-1].gradient(gradient, out=torch.empty_like(result))
     for conv, before in zip(convs[:0:-1], clamps[-2::-1], strict=True):
         found = conv.backward(found, before.result.shape, before=before)
     return convs[0].backward(found, (len(gradient), *shape[1:]), gradient if skip else None)

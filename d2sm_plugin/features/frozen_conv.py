@@ -29,6 +29,10 @@ class Clamped(NamedTuple):
     result: Tensor
     ceiling: float
 
+    def phase(self, row: int, column: int, step: int) -> Clamped:
+        """The pixels of a phase of rows and columns."""
+        return Clamped(self.result[:, :, row::step, column::step], self.ceiling)
+
     def gradient(self, gradient: Tensor, out: Tensor | None = None) -> Tensor:
         """Gradient of what was clamped, from that of the result; written into ``out``, which may be that one."""
         arguments = gradient, self.result, 0.0, self.ceiling
@@ -104,9 +108,13 @@ class FrozenConv:
         found = torch.empty(shape, **options)
         for row, kernels in enumerate(self._phases):
             for column, kernel in enumerate(kernels):
-                found[:, :, row :: self.step, column :: self.step] = self._convolve(gradient, kernel, None, None)
-        found = found if addend is None else found.add_(addend)
-        return found if before is None else before.gradient(found, out=found)
+                part = self._convolve(gradient, kernel, None, None)
+                pixels = found[:, :, row :: self.step, column :: self.step]
+                if before is None:
+                    pixels.copy_(part)
+                else:
+                    before.phase(row, column, self.step).gradient(part, out=pixels)
+        return found if addend is None else found.add_(addend)
 
     def _kernel(self, weight: Tensor, bias: Tensor | None, padding: int, step: int, groups: int) -> _Kernel:
         weight = weight.contiguous()

@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 def replace_layers(network: nn.Module) -> int:
     """Replace the layers of a frozen network that have a faster form, in place.
 
-    These are ``ReLU6`` and depthwise convolutions with a stride, as in the families of MobileNet and EfficientNet.
+    These are ``ReLU6``, depthwise convolutions with a stride, and timm's mean over the positions, as in the families of
+    MobileNet and EfficientNet.
 
     Args:
         network: in eval mode, its parameters final. What it computes stays the same, but for rounding in gradients.
@@ -26,6 +27,9 @@ def replace_layers(network: nn.Module) -> int:
         for name, module in list(parent.named_children()):
             if type(module) is nn.ReLU6:
                 setattr(parent, name, FrozenReLU6(module.inplace))
+                count += 1
+            elif FrozenMean.fits(module):
+                setattr(parent, name, FrozenMean())
                 count += 1
             elif StridedDepthwise.fits(module):
                 setattr(parent, name, StridedDepthwise(module))
@@ -61,6 +65,34 @@ class _ReLU6(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (result,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(gradient, result, 0, 6), None
+
+
+class FrozenMean(nn.Module):
+    """Mean over the positions, with a gradient that is not written out for every position."""
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether a layer is timm's pooling to such means."""
+        if type(module).__name__ != "SelectAdaptivePool2d":
+            return False
+        return module.pool_type in ("avg", "fastavg") and isinstance(module.flatten, nn.Flatten)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Means (B, C) of maps (B, C, h, w)."""
+        return maps.mean((2, 3)) if torch.compiler.is_compiling() else _Mean.apply(maps)
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        ctx.shape = maps.shape
+        return maps.mean((2, 3))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        height, width = ctx.shape[2:]
+        return (gradient / (height * width))[:, :, None, None].expand(ctx.shape)
 
 
 class StridedDepthwise(nn.Module):

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.sampler import Sampler
-from d2sm_plugin.losses.shared_windows import SharedWindows, Step, reaches_of
+from d2sm_plugin.losses.shared_windows import SharedWindows
+from d2sm_plugin.losses.window_reach import Step, reaches_of
 from d2sm_plugin.registry import register
 
 MODES = ("crop", "shared")
@@ -43,8 +44,9 @@ class PatchSampler(Sampler):
             lets a window see its surroundings there: faster, and an approximation, with a cosine of about 0.9 to the
             gradient of ``"crop"`` (see docs/speed.md).
         border_cells: with border ``"padded"``, compute at most so many cells of the map along each border of a window
-            for themselves, and leave those further inside as they are in the image's map: between the two borders in
-            speed and in agreement. None computes all that see beyond the border.
+            for themselves, and leave those further inside as they are in the image's map; if these are not all that
+            see beyond the border, cells in the corners take account of the upper or lower border alone. It is between
+            the two borders in speed and in agreement. None computes all that see beyond the border.
         seed: of the random choice.
         max_patches_per_chunk: run the extractor on at most so many windows at a time, to the same result; None runs it
             on all at once.

@@ -12,88 +12,16 @@ and have only to be as broad as this one step reaches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from d2sm_plugin.errors import OptionError
 from d2sm_plugin.losses.window_pieces import Gather, Job, Place, merged
+from d2sm_plugin.losses.window_reach import Reach, Step
 
-Early = Callable[[Tensor], Tensor]
 Windows = Sequence[tuple[int, int]]
-
-
-class Reach(NamedTuple):
-    """What a cell of a map sees: pixels ``before`` its own first one, and the last one ``after`` it."""
-
-    before: int
-    after: int
-
-
-class Step(NamedTuple):
-    """Layers that make maps (B, D, h / stride, w / stride) of maps (B, C, h, w)."""
-
-    run: Early
-    stride: int
-
-
-_REACHES: WeakKeyDictionary[nn.Module, dict[int, list[Reach]]] = WeakKeyDictionary()
-
-
-def reaches_of(extractor: nn.Module, steps: Sequence[Step], example: Tensor) -> list[Reach]:
-    """Return :func:`measure_reach` of each step of an extractor's early part, measured once."""
-    known = _REACHES.setdefault(extractor, {})
-    stride = math.prod(step.stride for step in steps)
-    if stride not in known:
-        known[stride] = measure_reaches(steps, example)
-    return known[stride]
-
-
-def measure_reaches(steps: Sequence[Step], example: Tensor) -> list[Reach]:
-    """Find out which cells of its input a cell behind each step depends on, by one gradient for each.
-
-    Args:
-        steps: one behind the other, the first one from images (B, 3, H, W).
-        example: images of the device and dtype that the steps take.
-
-    Raises:
-        OptionError: when a cell sees as far as the image goes, as in networks with global pooling in their early part.
-    """
-    cells = 24 * math.prod(step.stride for step in steps)
-    maps = torch.rand(2, 3, cells, cells, generator=torch.Generator().manual_seed(0))
-    maps, passed, reaches = maps.to(example.device, example.dtype), 1, []
-    with torch.enable_grad(), torch.autocast(example.device.type, enabled=False):
-        for step in steps:
-            maps = maps.detach().requires_grad_()
-            output = step.run(maps.clone())  # not a leaf: counters of operations, which hook modules, take none
-            middle = output.shape[-1] // 2
-            (gradient,) = torch.autograd.grad(output[:, :, middle, middle].sum(), maps, retain_graph=True)
-            reaches.append(_seen(gradient, middle * step.stride, passed * step.stride, passed))
-            maps, passed = output, passed * step.stride
-    return reaches
-
-
-def measure_reach(early: Early, stride: int, example: Tensor) -> Reach:
-    """Return :func:`measure_reaches` of a single step."""
-    return measure_reaches([Step(early, stride)], example)[0]
-
-
-def _seen(gradient: Tensor, own: int, stride: int, passed: int) -> Reach:
-    seen = gradient.abs().sum((0, 1))
-    spans = [(torch.nonzero(seen.sum(axis)).flatten() - own).tolist() for axis in (1, 0)]
-    before = max(0, -min(span[0] for span in spans))
-    after = max(span[-1] for span in spans)
-    if before >= own or after >= own - 1:
-        raise OptionError(
-            f"PatchSampler.shared_stride: up to stride {stride} the extractor looks further than {own * passed} "
-            f"pixels, so its windows have too little in common; choose a smaller shared_stride, border 'open', or "
-            f"mode 'crop'"
-        )
-    return Reach(before, after)
 
 
 class _Band(NamedTuple):
@@ -109,12 +37,16 @@ class _Band(NamedTuple):
 
 
 class _Level(NamedTuple):
-    """Maps behind a step: their stride in pixels, a window's cells, and the bands that these are divided into."""
+    """Maps behind a step: their stride in pixels, a window's cells, and the bands that these are divided into.
+
+    Without ``corners``, cells near two borders are taken as those near the upper or lower one alone.
+    """
 
     stride: int
     step: int
     cells: int
     bands: tuple[_Band, _Band, _Band]
+    corners: bool
 
 
 class SharedWindows:
@@ -124,19 +56,19 @@ class SharedWindows:
         steps: of the early part, from images (B, 3, H, W) on.
         size: of the windows in pixels, a multiple of all strides together, as are their corners.
         reaches: what a cell behind each step sees; None leaves the borders as they are in the image's map.
-        border_cells: along each border of a window's map, at most so many cells are mapped as those of the cut window;
-            None maps all that see beyond it.
+        border_cells: along each border of a window's map, at most so many cells are mapped as those of the cut window,
+            and near two borders at a time as if the left or right one were not there; None maps all that see beyond
+            their window exactly, as do enough cells.
     """
 
     def __init__(
         self, steps: Sequence[Step], size: int, reaches: Sequence[Reach] | None, border_cells: int | None = None
     ) -> None:
         self.steps, self.size = steps, size
-        self.levels = [_Level(1, 1, size, _bands(0, size, 0, size, 0))]
-        for index, step in enumerate(steps):
-            reach = Reach(0, 0) if reaches is None else reaches[index]
-            most = border_cells if step is steps[-1] else None
-            self.levels.append(_next_level(self.levels[-1], step.stride, reach, most))
+        self.levels = _levels(steps, size, reaches, None)
+        above, _, below = self.levels[-1].bands
+        if border_cells is not None and border_cells < max(above.stop, below.stop - below.first):
+            self.levels = _levels(steps, size, reaches, border_cells)
 
     def __call__(self, images: Tensor, windows: Windows) -> Tensor:
         """Maps (B * P, C, h, w) of the P windows with these corners in images (B, 3, H, W), image by image."""
@@ -173,6 +105,17 @@ def _plan(levels: tuple[_Level, ...], windows: tuple[tuple[int, int], ...]) -> l
     return [*stages, _Stage([layout.windows()], False)]
 
 
+def _levels(steps: Sequence[Step], size: int, reaches: Sequence[Reach] | None, most: int | None) -> list[_Level]:
+    """Levels before, between and behind the steps, the last one with at most so many cells along each border."""
+    levels = [_Level(1, 1, size, _bands(0, size, 0, size, 0), corners=True)]
+    for index, step in enumerate(steps):
+        reach = Reach(0, 0) if reaches is None else reaches[index]
+        level = _next_level(levels[-1], step.stride, reach, most if step is steps[-1] else None)
+        shared = most is not None and level.bands[1].first < level.bands[1].stop
+        levels.append(level._replace(corners=not shared))
+    return levels
+
+
 def _next_level(level: _Level, step: int, reach: Reach, most: int | None) -> _Level:
     """Behind a step, more cells along a window's border see it or what the borders have changed before."""
     cells, (before_first, _, before_last) = level.cells // step, level.bands
@@ -184,7 +127,8 @@ def _next_level(level: _Level, step: int, reach: Reach, most: int | None) -> _Le
     strip = max(_round_up((first - 1) * step + reach.after + 1, step), _round_up(last * step + reach.before, step))
     if first + last >= cells:  # every cell sees a border: nothing can be shared
         first, last, strip = cells, 0, level.cells
-    return _Level(level.stride * step, step, cells, _bands(first, cells, last, level.cells, min(strip, level.cells)))
+    bands = _bands(first, cells, last, level.cells, min(strip, level.cells))
+    return _Level(level.stride * step, step, cells, bands, corners=True)
 
 
 def _bands(first: int, cells: int, last: int, before: int, strip: int) -> tuple[_Band, _Band, _Band]:
@@ -225,6 +169,8 @@ class _Layout:
         used = [band for band in level.bands if band.first < band.stop]
         for rows in used:
             for columns in used:
+                if not level.corners and rows.strip is not None and columns.strip is not None:
+                    continue
                 parts = self.shapes.setdefault((rows.strip, columns.strip), [])
                 for row, column in windows:
                     part = self._part(rows, columns, row, column)
@@ -240,43 +186,44 @@ class _Layout:
         """How the strips or corners of a shape are put together out of the pieces before the step."""
         places: dict[tuple[_Band, _Band], list[Place]] = {}
         for number, (rows, columns, row, column) in enumerate(self.shapes[shape]):
-            vertical, horizontal = (
-                before.spans(corner, band.offset, band.strip) for band, corner in ((rows, row), (columns, column))
-            )
-            places.setdefault((rows, columns), []).extend(before.places(number, vertical, horizontal, row, column))
+            found = before.places(number, (row, column), (rows.offset, columns.offset), (rows.strip, columns.strip))
+            places.setdefault((rows, columns), []).extend(found)
         blocks = [block for some in places.values() for block in merged(some)]
         return Job(blocks, len(self.shapes[shape]), shape, image_first=False)
 
     def windows(self) -> Job:
         """How the windows are put together."""
-        places = []
-        for number, (row, column) in enumerate(self.corners):
-            spans = (self.spans(corner, 0, self.level.cells) for corner in (row, column))
-            places += self.places(number, *spans, row, column)
-        return Job(merged(places), len(self.corners), (self.level.cells, self.level.cells), image_first=True)
+        sides, places = (self.level.cells, self.level.cells), []
+        for number, corner in enumerate(self.corners):
+            places += self.places(number, corner, (0, 0), sides)
+        return Job(merged(places), len(self.corners), sides, image_first=True)
 
-    def spans(self, corner: int, first: int, count: int | None) -> list[_Span]:
-        """Where cells ``first`` ... of a window with this corner are, ``count`` of them; None is all of the image."""
+    def places(
+        self, number: int, corner: tuple[int, int], first: tuple[int, int], count: tuple[int | None, int | None]
+    ) -> list[Place]:
+        """Blocks of part ``number``: cells ``first`` ... of the window with this corner, and how many; None is all."""
+        shapes = sorted(self.shapes, key=lambda shape: shape == _WHOLE)
+        places = []
+        for rows in self._spans(corner[0], first[0], count[0]):
+            through = not self.level.corners and rows.band.strip is not None
+            for columns in self._spans(corner[1], first[1], count[1], through):
+                shape = rows.band.strip, columns.band.strip
+                part = self.parts[self._part(rows.band, columns.band, *corner)]
+                block = rows.place, columns.place, rows.count, columns.count
+                places.append(Place(number, *block, shapes.index(shape), part, rows.start, columns.start))
+        return places
+
+    def _spans(self, corner: int, first: int, count: int | None, through: bool = False) -> list[_Span]:
+        """Where cells along an axis are; ``through`` takes those near a border as if it were not there."""
+        inside, of_image = self.level.bands[1], corner // self.level.stride
         if count is None:
-            return [_Span(self.level.bands[1], 0, -1, 0)]
+            return [_Span(inside, 0, -1, 0)]
+        if through:
+            return [_Span(inside, 0, count, of_image + first)]
         found = []
         for band in self.level.bands:
             begin, stop = max(band.first, first), min(band.stop, first + count)
             if begin < stop:
-                start = corner // self.level.stride if band.strip is None else -band.offset // self.level.step
+                start = of_image if band.strip is None else -band.offset // self.level.step
                 found.append(_Span(band, begin - first, stop - begin, start + begin))
         return found
-
-    def places(
-        self, number: int, vertical: Sequence[_Span], horizontal: Sequence[_Span], row: int, column: int
-    ) -> list[Place]:
-        """Blocks of part ``number``, which belongs to the window with this corner."""
-        shapes = sorted(self.shapes, key=lambda shape: shape == _WHOLE)
-        places = []
-        for rows in vertical:
-            for columns in horizontal:
-                shape = rows.band.strip, columns.band.strip
-                part = self.parts[self._part(rows.band, columns.band, row, column)]
-                block = rows.place, columns.place, rows.count, columns.count
-                places.append(Place(number, *block, shapes.index(shape), part, rows.start, columns.start))
-        return places

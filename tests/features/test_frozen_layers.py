@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from timm.layers import create_conv2d
+from timm.layers import SelectAdaptivePool2d, create_conv2d
 from torch import nn
 
 from d2sm_plugin.features import build_extractor
-from d2sm_plugin.features.frozen_layers import FrozenReLU6, StridedDepthwise, replace_layers
+from d2sm_plugin.features.frozen_layers import FrozenMean, FrozenReLU6, StridedDepthwise, replace_layers
 
 
 def depthwise(size, stride, padding, dtype=torch.float64):
@@ -39,6 +39,23 @@ def test_gradient():
     maps = torch.rand(1, 6, 6, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(StridedDepthwise(depthwise(5, 2, "same")), maps)
     assert torch.autograd.gradcheck(FrozenReLU6(inplace=False), 8 * maps - 1)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_mean_over_the_positions(layout):
+    torch.manual_seed(0)
+    maps = torch.rand(2, 6, 5, 4, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    pooling = SelectAdaptivePool2d(pool_type="avg", flatten=True)
+    assert FrozenMean.fits(pooling)
+    torch.testing.assert_close(FrozenMean()(maps), pooling(maps))
+    # What comes before is given one gradient for all positions, in a tensor without memory for each.
+    for before in (nn.Identity(), nn.ReLU6(), nn.Conv2d(6, 3, 3).double(), FrozenReLU6(inplace=False)):
+        weights = torch.rand_like(FrozenMean()(before(maps)))
+        gradients = [torch.autograd.grad(mean(before(maps)), maps, weights)[0] for mean in (FrozenMean(), pooling)]
+        torch.testing.assert_close(*gradients)
+    assert torch.autograd.gradcheck(FrozenMean(), maps)
+    for other in (SelectAdaptivePool2d(pool_type="max", flatten=True), SelectAdaptivePool2d(pool_type="avg")):
+        assert not FrozenMean.fits(other)
 
 
 def test_in_bfloat16():
@@ -97,7 +114,7 @@ def test_networks(model):
 def test_folding_replaces_layers():
     extractor = build_extractor({"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}, "test")
     kinds = [type(module) for module in extractor.modules()]
-    assert kinds.count(StridedDepthwise) == 4 and kinds.count(nn.ReLU6) == 0
+    assert kinds.count(StridedDepthwise) == 4 and kinds.count(nn.ReLU6) == 0 and kinds.count(FrozenMean) == 1
 
 
 def test_compiled():

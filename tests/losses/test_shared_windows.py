@@ -9,7 +9,8 @@ from torch import nn
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses import PatchSampler
-from d2sm_plugin.losses.shared_windows import Reach, SharedWindows, Step, _plan, measure_reach
+from d2sm_plugin.losses.shared_windows import SharedWindows, _plan
+from d2sm_plugin.losses.window_reach import Reach, Step, measure_reach
 
 
 class Layers(nn.Module):
@@ -103,6 +104,28 @@ def test_border_cells_lie_between_open_and_padded(kind):
         PatchSampler(border_cells=2, mode="shared", border="open")
     with pytest.raises(OptionError, match=r"border_cells: expected a positive integer, got 0"):
         PatchSampler(border_cells=0, mode="shared")
+
+
+def test_what_border_cells_leave_out():
+    """Cells at an upper or lower border are those of a strip across the image, also next to the left and right one."""
+    torch.manual_seed(0)
+    early = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Conv2d(4, 2, 5, padding=2)).double()
+    image, size, corner = torch.rand(1, 3, 64, 72, dtype=torch.float64), 32, (16, 24)
+    others = [(0, 0), (32, 40)]  # the image is cut where the last window ends
+    reach = measure_reach(early, 2, image)
+    assert 0 < reach.before < 8 and 0 < reach.after < 8
+    found, *_ = SharedWindows([Step(early, 2)], size, [reach], border_cells=1)(image, [corner, *others])
+    row, column = corner
+    cropped = early(image[..., row : row + size, column : column + size])[0]
+    across = early(image[..., row : row + size, :])[0, :, :, column // 2 : (column + size) // 2]
+    inside = early(image)[0, :, row // 2 : (row + size) // 2, column // 2 : (column + size) // 2]
+    inner = slice(1, -1)
+    for edge in (0, -1):
+        torch.testing.assert_close(found[:, edge], across[:, edge])
+        torch.testing.assert_close(found[:, inner, edge][:, 4:-4], cropped[:, inner, edge][:, 4:-4])
+    torch.testing.assert_close(found[:, inner, inner], inside[:, inner, inner])
+    exact, *_ = SharedWindows([Step(early, 2)], size, [reach], border_cells=9)(image, [corner, *others])
+    torch.testing.assert_close(exact, cropped)
 
 
 def test_what_windows_have_in_common_is_put_together_at_once():
