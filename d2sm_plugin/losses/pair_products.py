@@ -9,9 +9,11 @@ from torch import Tensor
 
 from d2sm_plugin.onednn import offers
 
-# Values of the many that are taken at a time: as many as stay in a CPU's cache, or enough to fill a GPU.
+# Values of the many that are converted or added at a time: as many as stay in a CPU's cache, or enough to fill a GPU.
 _VALUES_IN_CACHE = 2**19
 _VALUES_AT_ONCE = 2**25
+# A product costs oneDNN a new layout of the few every time.
+_PRODUCTS_AT_ONCE = 2
 
 
 def products(many: Tensor, few: Tensor) -> Tensor:
@@ -19,7 +21,7 @@ def products(many: Tensor, few: Tensor) -> Tensor:
     multiply = _multiplier(few)
     if many.dtype == few.dtype:
         return multiply(many)
-    step = _rows_at_once(many)
+    step = _PRODUCTS_AT_ONCE * _rows_at_once(many)
     return torch.cat([multiply(part) for part in _converted(many, few.dtype, step)])
 
 
