@@ -155,9 +155,11 @@ def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path, t
         for row in some:
             name = "" if kind == "crop" else row[0].removeprefix("shared at ").split(",")[0]
             name += f": {row[0].split()[-2]}" if kind == "cells" else ""
-            axes.annotate(name, (row[1], row[3]), textcoords="offset points", xytext=(5, -12))
+            place = (7, -3) if kind == "cells" else (5, -12)  # those lie close together, one above the other
+            axes.annotate(name, (row[1], row[3]), textcoords="offset points", xytext=place)
     axes.set_xlabel("times as fast as crop in plain layout, not folded")
     axes.set_ylabel("cosine to the gradient of crop")
+    axes.margins(0.08)
     axes.set_xlim(left=0)
     axes.set_title(f"{title}, 36 windows; the numbers are shared_stride", fontsize=10)
     axes.grid(alpha=0.3)
