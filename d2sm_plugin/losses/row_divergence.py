@@ -208,9 +208,9 @@ def _sums_by_block(terms: Terms, start: int, granule: int) -> Tensor:
 
 
 def spans(start: int, stop: int, rows: int, granule: int = 1) -> Iterator[tuple[int, int]]:
-    """Cut columns start...stop - 1 into pieces whose pairs with ``rows`` rows may be held in float64 at a time.
+    """Cut samples start...stop - 1 into pieces whose pairs with ``rows`` others may be held in float64 at a time.
 
-    The pieces begin at multiples of ``granule`` if ``start`` does, and hold at least that many columns.
+    The pieces begin at multiples of ``granule`` if ``start`` does, and hold at least that many samples.
     """
     step = max(granule, _PAIRS_AT_ONCE // max(1, rows) // granule * granule)
     for first in range(start, stop, step):
