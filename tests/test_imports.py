@@ -21,8 +21,8 @@ ORDER = [
         "archs",
         "data",
     ),
-    *("metrics", "features", "weights", "heatmaps", "landmarks", "registry", "safe_yaml", "cli", "errors", "compat"),
-    "version",
+    *("metrics", "features", "onednn", "weights", "heatmaps", "landmarks", "registry", "safe_yaml", "cli", "errors"),
+    *("compat", "version"),
 ]
 
 
