@@ -17,7 +17,7 @@ def replace_layers(network: nn.Module) -> int:
     MobileNet and EfficientNet.
 
     Args:
-        network: in eval mode, its parameters final. What it computes stays the same, but for rounding in gradients.
+        network: in eval mode, its parameters final. What it computes stays the same, but for rounding.
 
     Returns:
         The number of layers that were replaced.
@@ -72,10 +72,10 @@ class FrozenMean(nn.Module):
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether a layer is timm's pooling to such means."""
-        if type(module).__name__ != "SelectAdaptivePool2d":
+        """Whether a layer is timm's pooling to such means, of maps (B, C, h, w)."""
+        if type(module).__name__ != "SelectAdaptivePool2d" or not isinstance(module.pool, nn.AdaptiveAvgPool2d):
             return False
-        return module.pool_type in ("avg", "fastavg") and isinstance(module.flatten, nn.Flatten)
+        return module.pool.output_size in (1, (1, 1)) and isinstance(module.flatten, nn.Flatten)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Means (B, C) of maps (B, C, h, w)."""

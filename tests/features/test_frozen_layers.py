@@ -54,8 +54,14 @@ def test_mean_over_the_positions(layout):
         gradients = [torch.autograd.grad(mean(before(maps)), maps, weights)[0] for mean in (FrozenMean(), pooling)]
         torch.testing.assert_close(*gradients)
     assert torch.autograd.gradcheck(FrozenMean(), maps)
-    for other in (SelectAdaptivePool2d(pool_type="max", flatten=True), SelectAdaptivePool2d(pool_type="avg")):
-        assert not FrozenMean.fits(other)
+    for other in (
+        {"pool_type": "max"},
+        {"pool_type": "avg", "flatten": False},
+        {"pool_type": "avg", "output_size": 2},
+        {"pool_type": "avg", "input_fmt": "NHWC"},
+        {"pool_type": ""},
+    ):
+        assert not FrozenMean.fits(SelectAdaptivePool2d(**{"flatten": True, **other}))
 
 
 def test_in_bfloat16():
