@@ -66,7 +66,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["d2sm_plugin", "d2sm_plugin.*"]),
-    package_data={"d2sm_plugin": ["seg/configs/*.py", "seg/weights/*.pth"]},
+    package_data={"d2sm_plugin": ["seg/configs/*.py", "demo/weights/*.pth"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -18,6 +18,7 @@ __all__ = ["__version__"]
 for _package, _suffix in (
     ("archs", "_arch"),
     ("losses", "_loss"),
+    ("losses", "_sampler"),
     ("data", "_dataset"),
     ("metrics", "_metric"),
     ("models", "_model"),

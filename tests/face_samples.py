@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from skimage import io
 
-from d2sm_plugin.landmarks import HELEN29, POINT_SETS
+from d2sm_plugin.faces.landmarks import HELEN29, POINT_SETS
 
 #: Mean of the 29 points in units of the distance between the eyes, whose middle is the origin.
 SHAPE = np.array([

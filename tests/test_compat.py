@@ -35,7 +35,7 @@ def test_plain_pip_install_in_a_clean_environment(tmp_path):
     code = (
         "import d2sm_plugin\n"
         "from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY\n"
-        "from d2sm_plugin.seg.demo_segmentor import DEMO_CHECKPOINT\n"
+        "from d2sm_plugin.demo.segmentor import DEMO_CHECKPOINT\n"
         "assert 'D2SMLoss' in LOSS_REGISTRY and 'D2SMModel' in MODEL_REGISTRY and DEMO_CHECKPOINT.is_file()\n"
         "print(d2sm_plugin.__version__, d2sm_plugin.__file__)\n"
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from d2sm_plugin.data.prepare.cli import build_parser
-from d2sm_plugin.evaluation.face_eval import main as face_eval
-from d2sm_plugin.landmarks import IBUG68, POINT_SETS
+from d2sm_plugin.faces.landmarks import IBUG68, POINT_SETS
 from d2sm_plugin.metrics.nrmse_metric import REPORTED, normalisers_of
 from d2sm_plugin.options.reader import read_options
+from d2sm_plugin.studies.evaluation.face_eval import main as face_eval
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "docs" / "faces.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ python tools/divergence_eval.py --clean data/test_images.lmdb --sigma 25 50 --op
 
 import d2sm_plugin  # noqa: F401  # mends the host and registers everything
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.evaluation.divergence_eval import main
+from d2sm_plugin.studies.evaluation.divergence_eval import main
 
 if __name__ == "__main__":
     run_tool(main)

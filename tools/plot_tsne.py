@@ -7,7 +7,7 @@ python tools/plot_tsne.py --clean data/test_images.lmdb --sigma 25 --opt options
 
 import d2sm_plugin  # noqa: F401  # mends the host and registers everything
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.evaluation.tsne_plot import main
+from d2sm_plugin.studies.evaluation.tsne_plot import main
 
 if __name__ == "__main__":
     run_tool(main)

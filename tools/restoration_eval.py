@@ -7,7 +7,7 @@ python tools/restoration_eval.py --clean data/test_gt.lmdb --lq data/test_lq.lmd
 
 import d2sm_plugin  # noqa: F401  # mends the host and registers everything
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.evaluation.restoration_eval import main
+from d2sm_plugin.studies.evaluation.restoration_eval import main
 
 if __name__ == "__main__":
     run_tool(main)

@@ -12,7 +12,7 @@ python tools/seg_eval.py --labels data/val_labels.lmdb --clean data/val_images.l
 
 import d2sm_plugin  # noqa: F401  # mends the host and registers everything
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.evaluation.seg_eval import main
+from d2sm_plugin.studies.evaluation.seg_eval import main
 
 if __name__ == "__main__":
     run_tool(main)

@@ -6,7 +6,7 @@ python tools/test.py -opt options/test_ffdnet.yml --force_yml path:pretrain_netw
 
 import d2sm_plugin  # noqa: F401  # mends the host and registers everything
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.pipeline.test import main
+from d2sm_plugin.pipeline.testing import main
 
 if __name__ == "__main__":
     run_tool(main)

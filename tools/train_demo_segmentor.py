@@ -7,7 +7,7 @@ python tools/train_demo_segmentor.py --out quick.pth --scenes 100 --iterations 2
 
 import d2sm_plugin  # noqa: F401  # mends the host
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.seg.train_demo import main
+from d2sm_plugin.demo.train_segmentor import main
 
 if __name__ == "__main__":
     run_tool(main)

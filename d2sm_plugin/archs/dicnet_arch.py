@@ -22,7 +22,7 @@ from d2sm_plugin.archs.dicnet_blocks import (
 from d2sm_plugin.archs.face_images import FACE_MEAN, check_multiple
 from d2sm_plugin.archs.hourglass_blocks import Bottleneck, Hourglass, make_stem, rename_hourglass
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.landmarks import point_set
+from d2sm_plugin.faces.landmarks import point_set
 from d2sm_plugin.registry import register
 from d2sm_plugin.weights import load_weights
 

@@ -19,11 +19,11 @@ from torch.utils.data import Dataset
 
 from d2sm_plugin.data.dataset_options import DatasetOptions, read_dataset_options
 from d2sm_plugin.data.image_store import ImageStore, check_same_keys, open_images
-from d2sm_plugin.data.landmark_table import read_landmark_table
 from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.errors import DataError, OptionError
-from d2sm_plugin.heatmaps import STRIDE, draw_heatmaps
-from d2sm_plugin.landmarks import flip_points, point_set, rotate_points
+from d2sm_plugin.faces.heatmaps import STRIDE, draw_heatmaps
+from d2sm_plugin.faces.landmark_table import read_landmark_table
+from d2sm_plugin.faces.landmarks import flip_points, point_set, rotate_points
 from d2sm_plugin.registry import register
 
 share_with_host()
@@ -66,7 +66,7 @@ class FaceDataset(Dataset):
 
     * ``gt``: float32 (3, H, W), RGB, [0, 1], the large face (128x128 in the publications); ``lq``: the small one;
     * ``landmarks``: float32 (P, 2), x and y in pixels of ``gt``, transformed as the image is;
-    * ``gt_heatmaps``: float32 (P, H/4, W/4), see :func:`d2sm_plugin.heatmaps.draw_heatmaps`;
+    * ``gt_heatmaps``: float32 (P, H/4, W/4), see :func:`d2sm_plugin.faces.heatmaps.draw_heatmaps`;
     * ``key``, ``lq_path``, ``gt_path``: str.
 
     Raises:

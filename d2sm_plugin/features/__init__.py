@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from d2sm_plugin.features.frozen import FrozenExtractor
+from d2sm_plugin.features.frozen_extractor import FrozenExtractor
 from d2sm_plugin.features.registry import FEATURE_REGISTRY, build_extractor
 from d2sm_plugin.registry import import_modules_with_suffix
 

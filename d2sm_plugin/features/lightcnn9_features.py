@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, OptionError, ShapeError, suggest
-from d2sm_plugin.features.frozen import FrozenExtractor
+from d2sm_plugin.features.frozen_extractor import FrozenExtractor
 from d2sm_plugin.features.lightcnn_blocks import DESCRIPTOR, FACE_SIZE, TRUNK_VALUES, make_trunk, mfm_linear
 from d2sm_plugin.features.registry import FEATURE_REGISTRY
 from d2sm_plugin.registry import register

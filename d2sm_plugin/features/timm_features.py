@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, OptionError
+from d2sm_plugin.features.cpu.frozen_chain import chain_blocks
+from d2sm_plugin.features.cpu.frozen_layers import replace_layers
 from d2sm_plugin.features.folding import fold_batchnorm
-from d2sm_plugin.features.frozen import FrozenExtractor
-from d2sm_plugin.features.frozen_chain import chain_blocks
-from d2sm_plugin.features.frozen_layers import replace_layers
+from d2sm_plugin.features.frozen_extractor import FrozenExtractor
 from d2sm_plugin.features.package_weights import PREFIX, load_package_weights
 from d2sm_plugin.features.registry import FEATURE_REGISTRY
 from d2sm_plugin.features.timm_split import between, late_part, stages
@@ -34,7 +34,7 @@ class TimmFeatures(FrozenExtractor):
         stride: None for the pre-logits; 2, 4, 8, 16 ... for the stage of that stride, averaged over its positions.
             Later stages are then not kept.
         fold: multiply batch normalisations into the convolutions before them, and give layers that are slow on a CPU
-            a faster form (see :mod:`d2sm_plugin.features.frozen_layers`). Equal but for rounding, about 1e-6 in
+            a faster form (see :mod:`d2sm_plugin.features.cpu.frozen_layers`). Equal but for rounding, about 1e-6 in
             float32; see docs/speed.md for what it is worth.
 
     Raises:

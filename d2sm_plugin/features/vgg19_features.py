@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, OptionError, suggest
-from d2sm_plugin.features.frozen import FrozenExtractor
+from d2sm_plugin.features.frozen_extractor import FrozenExtractor
 from d2sm_plugin.features.registry import FEATURE_REGISTRY
 from d2sm_plugin.registry import register
 from d2sm_plugin.weights import read_weights

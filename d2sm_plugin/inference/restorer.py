@@ -14,7 +14,7 @@ from d2sm_plugin.archs.interface import network_inputs
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.inference.noise_level import ESTIMATE, check_estimator, estimate_noise_level
 from d2sm_plugin.inference.picture_files import Picture
-from d2sm_plugin.inference.restore import restore_batch
+from d2sm_plugin.models.restore import restore_batch
 
 
 @dataclass

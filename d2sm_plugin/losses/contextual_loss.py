@@ -15,9 +15,9 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.image_check import check_range, check_shapes
-from d2sm_plugin.losses.precision import full_precision
-from d2sm_plugin.losses.spatial_sampler_loss import SpatialSampler
+from d2sm_plugin.losses.spatial_sampler import SpatialSampler
 from d2sm_plugin.registry import register
+from d2sm_plugin.statistics.precision import full_precision
 
 _CHUNK = 1024  # restored positions that are compared with all clear ones at a time
 

@@ -14,7 +14,7 @@ from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses.functional import check_options, semantic_divergence
 from d2sm_plugin.losses.gather import check_equal_rows, gather_rows
 from d2sm_plugin.losses.image_check import check_range, check_shapes
-from d2sm_plugin.losses.queue_sampler_loss import QueueSampler
+from d2sm_plugin.losses.queue_sampler import QueueSampler
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.registry import build, register
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
-from d2sm_plugin.losses.precision import full_precision
-from d2sm_plugin.losses.row_divergence import match_statistics, through_norm, unit_rows
-from d2sm_plugin.losses.row_sums import KINDS
+from d2sm_plugin.statistics.precision import full_precision
+from d2sm_plugin.statistics.row_divergence import match_statistics, through_norm, unit_rows
+from d2sm_plugin.statistics.row_sums import KINDS
 
 REDUCTIONS = ("sum", "mean")
 
@@ -21,8 +21,8 @@ def semantic_divergence(restored: Tensor, clear: Tensor, kind: str = "kl", reduc
 
     With ``K(a, b) = (cos(a, b) + 1) / 2`` and ``g(j|i) = K(y_j, y_i) / sum_{k != i} K(y_k, y_i)`` of clear features y,
     ``g'`` alike of restored features x, it is ``sum_i sum_{j != i} g'(j|i) log(g'(j|i) / g(j|i))``. It is zero, with
-    zero gradient, when x = y. It is computed by the row form of :mod:`d2sm_plugin.losses.row_divergence`, in float64
-    for float64 features and in float32 for all others, autocast or not.
+    zero gradient, when x = y. It is computed by the row form of :mod:`d2sm_plugin.statistics.row_divergence`, in
+    float64 for float64 features and in float32 for all others, autocast or not.
 
     Args:
         restored: features (N, D) of restored images; row i belongs to row i of ``clear``.

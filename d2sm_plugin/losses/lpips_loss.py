@@ -14,8 +14,8 @@ from d2sm_plugin.errors import CheckpointError, OptionError, suggest
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.image_check import check_range, check_shapes
 from d2sm_plugin.losses.optional import import_optional
-from d2sm_plugin.losses.precision import full_precision
 from d2sm_plugin.registry import register
+from d2sm_plugin.statistics.precision import full_precision
 from d2sm_plugin.weights import read_weights
 
 # For each network: torchvision's name of its weights, and the smallest image whose last map is not empty.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d2sm_plugin.losses.row_sums import SUMS
 from d2sm_plugin.losses.state_module import StateModule
+from d2sm_plugin.statistics.row_sums import SUMS
 
 
 class QueueLedger(StateModule):

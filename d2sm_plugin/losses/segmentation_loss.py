@@ -13,7 +13,7 @@ from d2sm_plugin.errors import DataError, OptionError, ShapeError
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.gather import mean_over_processes, world_size
 from d2sm_plugin.registry import register
-from d2sm_plugin.seg.hook import choose_classes
+from d2sm_plugin.seg.scorer import choose_classes
 from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
 
 

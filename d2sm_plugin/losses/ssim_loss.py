@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.losses.image_check import check_range, check_shapes
 from d2sm_plugin.losses.optional import import_optional
-from d2sm_plugin.losses.precision import full_precision
 from d2sm_plugin.registry import register
+from d2sm_plugin.statistics.precision import full_precision
 
 _WINDOW = 11  # pixels, a Gaussian of standard deviation 1.5
 _SIGMA = 1.5

@@ -12,8 +12,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from numpy.typing import NDArray
 
 from d2sm_plugin.errors import CheckpointError
-from d2sm_plugin.heatmaps import Refinement, read_heatmaps
-from d2sm_plugin.landmarks import point_set
+from d2sm_plugin.faces.heatmaps import Refinement, read_heatmaps
+from d2sm_plugin.faces.landmarks import point_set
 from d2sm_plugin.registry import build
 from d2sm_plugin.weights import load_weights, read_weights
 
@@ -56,7 +56,7 @@ class LandmarkFinder:
 
         Args:
             faces: H and W multiples of 64.
-            refinement: see :func:`d2sm_plugin.heatmaps.read_heatmaps`.
+            refinement: see :func:`d2sm_plugin.faces.heatmaps.read_heatmaps`.
 
         Raises:
             ShapeError: for another size.

@@ -10,7 +10,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
-from d2sm_plugin.landmarks import IBUG68, PointSet, eye_centres, point_set
+from d2sm_plugin.faces.landmarks import IBUG68, PointSet, eye_centres, point_set
 from d2sm_plugin.metrics.landmark_finder import shared_finder
 from d2sm_plugin.registry import register
 
@@ -71,7 +71,7 @@ def nrmse(predicted: Points, true: Points, point_set_name: str = "ibug68", norma
     Args:
         predicted: (P, 2), x and y in pixels.
         true: likewise.
-        point_set_name: see :func:`d2sm_plugin.landmarks.point_set`.
+        point_set_name: see :func:`d2sm_plugin.faces.landmarks.point_set`.
         normaliser: one of :data:`NORMALISERS`.
 
     Raises:

@@ -11,12 +11,12 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from d2sm_plugin.archs.interface import gather_inputs
-from d2sm_plugin.data.face_pictures import draw_points
-from d2sm_plugin.heatmaps import read_heatmaps
-from d2sm_plugin.inference.restore import autocast, evaluating
+from d2sm_plugin.faces.face_pictures import draw_points
+from d2sm_plugin.faces.heatmaps import read_heatmaps
 from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.metrics.nrmse_metric import nrmse
 from d2sm_plugin.models.d2sm_model import D2SMModel
+from d2sm_plugin.models.restore import autocast, evaluating
 from d2sm_plugin.registry import register
 
 

@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from d2sm_plugin.archs.interface import gather_inputs, named_outputs
 from d2sm_plugin.errors import TrainingError
-from d2sm_plugin.inference.restore import autocast, restore_batch
 from d2sm_plugin.models.objectives import Objectives, gradient_norms
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, update_average
+from d2sm_plugin.models.restore import autocast, restore_batch
 from d2sm_plugin.registry import build, register
 from d2sm_plugin.weights import load_weights
 

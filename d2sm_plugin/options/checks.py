@@ -11,7 +11,7 @@ from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.registry import check_arguments, lookup
-from d2sm_plugin.seg.hook import read_segmentation_options
+from d2sm_plugin.seg.scorer import read_segmentation_options
 
 PHASES = ("train", "val", "test")
 #: Keys of an objective's block that the model reads itself.

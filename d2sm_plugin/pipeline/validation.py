@@ -18,7 +18,7 @@ from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.pipeline.distributed import gather_objects, world
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 from d2sm_plugin.registry import lookup
-from d2sm_plugin.seg.hook import SegmentationHook
+from d2sm_plugin.seg.scorer import SegmentationScorer
 
 
 class Evaluator:
@@ -47,7 +47,7 @@ class Evaluator:
         self.pictures = pictures if self.val["save_img"] else None
         self.every_restored = every_restored
         block = self.val["segmentation"]
-        self.segmentation = SegmentationHook(block, device) if block is not None else None
+        self.segmentation = SegmentationScorer(block, device) if block is not None else None
 
     def run(self, model: D2SMModel, iteration: int) -> dict[str, tuple[int, dict[str, float]]]:
         """Measure every set.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from d2sm_plugin.seg.classes import ClassSet, load_class_set
 from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores
-from d2sm_plugin.seg.hook import SegmentationHook
+from d2sm_plugin.seg.scorer import SegmentationScorer
 from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
 
 __all__ = [
     "ClassSet",
     "ConfusionMatrix",
     "SegScores",
-    "SegmentationHook",
+    "SegmentationScorer",
     "Segmentor",
     "build_segmentor",
     "load_class_set",

@@ -18,7 +18,7 @@ from d2sm_plugin.errors import CheckpointError, suggest
 
 #: Weights that ship with this package are named ``package:NAME``.
 PACKAGE = "package:"
-SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED_WEIGHTS = Path(__file__).parents[1] / "demo" / "weights"
 
 #: Beside the tensors, checkpoints hold logs and settings made of these types. None of them is wanted: an inert object
 #: takes the place of each, so nothing of theirs runs. Any other type is refused.

@@ -9,10 +9,10 @@ from data_samples import write_png
 from face_samples import drawn_face, face_folder, landmark_csv
 
 from d2sm_plugin.data.face_dataset import DATASET_REGISTRY, FaceDataset, stretch
-from d2sm_plugin.data.landmark_table import read_landmark_table, write_landmark_table
 from d2sm_plugin.errors import DataError, OptionError
-from d2sm_plugin.heatmaps import read_heatmaps
-from d2sm_plugin.landmarks import HELEN29
+from d2sm_plugin.faces.heatmaps import read_heatmaps
+from d2sm_plugin.faces.landmark_table import read_landmark_table, write_landmark_table
+from d2sm_plugin.faces.landmarks import HELEN29
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def test_working_memory_of_large_batches_is_bounded(monkeypatch):
     cut = copy.deepcopy(whole)
     expected = whole(restored, clear)
     (expected_gradient,) = torch.autograd.grad(expected, restored)
-    monkeypatch.setattr("d2sm_plugin.losses.row_divergence._PAIRS_AT_ONCE", 500)
+    monkeypatch.setattr("d2sm_plugin.statistics.row_divergence._PAIRS_AT_ONCE", 500)
     with LargestTensor() as largest:
         value = cut(restored, clear)
         (gradient,) = torch.autograd.grad(value, restored)
@@ -107,7 +107,7 @@ def test_training_that_gets_closer_keeps_its_accuracy():
 
 def test_a_step_never_waits_for_the_device(monkeypatch):
     """Tensors on the device "meta" have no values: whatever asks for one raises."""
-    monkeypatch.setattr("d2sm_plugin.losses.queue_sampler_loss.full_precision", nullcontext)  # it has no autocast
+    monkeypatch.setattr("d2sm_plugin.losses.queue_sampler.full_precision", nullcontext)  # it has no autocast
     queue = QueueSampler(10)
     for count in (4, 4, 4, 3, 4):
         restored = torch.rand(count, 6, device="meta", requires_grad=True)

@@ -9,7 +9,7 @@ from d2sm_reference import NaiveQueue, dense_divergence, pair, relative_error
 
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.losses import QueueSampler
-from d2sm_plugin.losses.row_sums import KINDS
+from d2sm_plugin.statistics.row_sums import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_any_batches(size):
 
 
 def test_spans_of_columns_are_whole_blocks(monkeypatch):
-    monkeypatch.setattr("d2sm_plugin.losses.row_divergence._PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr("d2sm_plugin.statistics.row_divergence._PAIRS_AT_ONCE", 50)
     spared = check_against_dense(24, [6] * 16, 64)
     assert spared[-1] is True
 
@@ -130,7 +130,7 @@ def test_bfloat16_storage_agrees(relative, loss_error, gradient_error):
 
 def test_bfloat16_storage_is_consistent(monkeypatch):
     """What is subtracted is what was added: the queue equals a dense one of the rounded features."""
-    monkeypatch.setattr("d2sm_plugin.losses.pair_products._VALUES_IN_CACHE", 400)
+    monkeypatch.setattr("d2sm_plugin.statistics.pair_products._VALUES_IN_CACHE", 400)
     queue = QueueSampler(24, "bfloat16")
     for count in [5] * 30:
         restored, clear = pair(count, 40, 0.05)

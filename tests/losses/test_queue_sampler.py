@@ -9,7 +9,7 @@ from d2sm_reference import NaiveQueue, divergence_by_loops, pair
 
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.losses import QueueSampler, semantic_divergence
-from d2sm_plugin.losses.row_sums import KINDS
+from d2sm_plugin.statistics.row_sums import KINDS
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 
-from d2sm_plugin.data.street_scenes import render_scene
+from d2sm_plugin.demo.segmentor import DEMO_CHECKPOINT, DEMO_CONFIG
 from d2sm_plugin.errors import DataError, OptionError, ShapeError
 from d2sm_plugin.losses import segmentation_loss
 from d2sm_plugin.losses.segmentation_loss import SegmentationLoss
 from d2sm_plugin.registry import build
-from d2sm_plugin.seg.demo_segmentor import DEMO_CHECKPOINT, DEMO_CONFIG
+from d2sm_plugin.scenes.street_scenes import render_scene
 from d2sm_plugin.seg.openmmlab import find_config
 
 pytest.importorskip("mmseg")

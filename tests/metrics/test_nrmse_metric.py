@@ -8,7 +8,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.archs.stacked_hourglass_arch import StackedHourglass
 from d2sm_plugin.errors import CheckpointError, OptionError, ShapeError
-from d2sm_plugin.landmarks import HELEN29, IBUG68
+from d2sm_plugin.faces.landmarks import HELEN29, IBUG68
 from d2sm_plugin.metrics.landmark_finder import LandmarkFinder
 from d2sm_plugin.metrics.nrmse_metric import NORMALISERS, calculate_nrmse, normalisers_of, nrmse
 

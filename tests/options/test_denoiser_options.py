@@ -14,7 +14,7 @@ from skimage.io import imsave
 from d2sm_plugin.archs.cbdnet_arch import CBDNet
 from d2sm_plugin.archs.sadnet_arch import SADNet
 from d2sm_plugin.options.reader import read_options
-from d2sm_plugin.pipeline.test import main as measure
+from d2sm_plugin.pipeline.testing import main as measure
 from d2sm_plugin.pipeline.train import main as train
 
 OPTIONS = Path(__file__).resolve().parents[2] / "options"

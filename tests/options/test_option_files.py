@@ -10,7 +10,7 @@ import yaml
 from tiny_options import TinyData, tiny
 
 from d2sm_plugin.options.reader import read_options
-from d2sm_plugin.pipeline import test as testing
+from d2sm_plugin.pipeline import testing
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.safe_yaml import read_yaml
 

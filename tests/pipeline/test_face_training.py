@@ -13,11 +13,11 @@ import d2sm_plugin  # noqa: F401
 from d2sm_plugin.data.image_store import open_images
 from d2sm_plugin.data.prepare.face_crop import shrink_face
 from d2sm_plugin.errors import DataError, OptionError
-from d2sm_plugin.evaluation import face_eval
 from d2sm_plugin.metrics.landmark_finder import LandmarkFinder
-from d2sm_plugin.pipeline import test as testing
+from d2sm_plugin.pipeline import testing
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.pipeline.pictures import write_png
+from d2sm_plugin.studies.evaluation import face_eval
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from runs import equal, tiny_options, weights, write_options
 from torchvision import models
 
 import d2sm_plugin  # noqa: F401
-from d2sm_plugin.benchmark.cases.iteration import random_vgg
 from d2sm_plugin.data.prepare.cli import main as prepare_data
 from d2sm_plugin.pipeline import train as training
+from d2sm_plugin.studies.benchmark.cases.iteration import random_vgg
 
 TIMM = {"type": "TimmFeatures", "model": "test_efficientnet", "weights": None}
 SEGMENTOR = {"config": "hrnet_tiny_street_scenes", "checkpoint": "package:hrnet_tiny_street_scenes"}

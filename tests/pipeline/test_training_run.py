@@ -8,7 +8,7 @@ from runs import equal, tiny_options, weights, write_options
 
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.errors import CheckpointError, D2SMError, DataError, OptionError
-from d2sm_plugin.pipeline import test as testing
+from d2sm_plugin.pipeline import testing
 from d2sm_plugin.pipeline import train as training
 
 D2SM = {

@@ -17,13 +17,13 @@ import d2sm_plugin  # noqa: F401  # registers the networks
 from d2sm_plugin.data.image_store import open_images
 from d2sm_plugin.data.noise import noise_for_key
 from d2sm_plugin.errors import DataError, OptionError
-from d2sm_plugin.evaluation.methods import Method, stored_method
-from d2sm_plugin.evaluation.seg_eval import main
-from d2sm_plugin.evaluation.seg_report import document, tables
-from d2sm_plugin.evaluation.seg_scoring import MethodScores, score_method
 from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.confusion import SegScores
 from d2sm_plugin.seg.segmentor import build_segmentor
+from d2sm_plugin.studies.evaluation.methods import Method, stored_method
+from d2sm_plugin.studies.evaluation.seg_eval import main
+from d2sm_plugin.studies.evaluation.seg_report import document, tables
+from d2sm_plugin.studies.evaluation.seg_scoring import MethodScores, score_method
 
 TOOL = Path(__file__).parents[2] / "tools/seg_eval.py"
 

@@ -10,8 +10,8 @@ from d2sm_plugin.data.decoding import encode_png
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.prepare.arguments import positive
 from d2sm_plugin.data.prepare.jobs import Job, Settings, identity_of, write_lmdbs
-from d2sm_plugin.data.street_scenes import TRAIN_SEEDS, VAL_SEEDS, render_scene
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.scenes.street_scenes import TRAIN_SEEDS, VAL_SEEDS, render_scene
 from d2sm_plugin.version import __version__
 
 # Scenes of the two splits, apart from each other and from those that the shipped segmentor was trained on.

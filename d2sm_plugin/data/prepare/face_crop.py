@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d2sm_plugin.errors import DataError
-from d2sm_plugin.landmarks import PointSet, eye_centres
+from d2sm_plugin.faces.landmarks import PointSet, eye_centres
 
 _SMALLEST_SIDE = 8.0
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2sm_plugin.data.landmark_table import points_of, read_landmark_table
 from d2sm_plugin.errors import DataError
+from d2sm_plugin.faces.landmark_table import points_of, read_landmark_table
 
 Box = tuple[float, float, float, float]
 _CELEBA_SPLITS = {"0": "train", "1": "val", "2": "test"}

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from d2sm_plugin.data.decoding import decode_rgb, encode_png
 from d2sm_plugin.data.image_store import FolderStore
-from d2sm_plugin.data.landmark_table import write_landmark_table
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.prepare.arguments import add_source, positive, source_folder
 from d2sm_plugin.data.prepare.face_crop import (
@@ -25,7 +24,8 @@ from d2sm_plugin.data.prepare.face_crop import (
 from d2sm_plugin.data.prepare.face_labels import FaceLabel, add_boxes, add_splits, read_labels
 from d2sm_plugin.data.prepare.jobs import Job, Settings, identity_of, write_lmdb
 from d2sm_plugin.errors import DataError, OptionError
-from d2sm_plugin.landmarks import POINT_SETS, PointSet, point_set
+from d2sm_plugin.faces.landmark_table import write_landmark_table
+from d2sm_plugin.faces.landmarks import POINT_SETS, PointSet, point_set
 
 _EPILOG = """DICNet's data: --landmarks train_info_list_68.pkl --split train (its boxes are used; the file is the split:
 168,854 and 1,000 faces of CelebA, 2,005 and 50 of Helen). CelebA as published: --landmarks list_landmarks_celeba.txt

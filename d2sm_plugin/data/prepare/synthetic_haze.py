@@ -14,8 +14,8 @@ from d2sm_plugin.data.haze import INDOOR, STREET, HazeRange, add_random_haze, st
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.prepare.arguments import positive
 from d2sm_plugin.data.prepare.jobs import Job, Settings, identity_of, write_lmdb
-from d2sm_plugin.data.street_scenes import render_scene
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.scenes.street_scenes import render_scene
 from d2sm_plugin.version import __version__
 
 _SPLITS = ("train", "test")

@@ -230,7 +230,7 @@ def test_synthetic_pairs(tmp_path, source):
 
 def test_synthetic_haze_is_the_formula(tmp_path):
     from d2sm_plugin.data.haze import HazeRange
-    from d2sm_plugin.data.street_scenes import render_scene
+    from d2sm_plugin.scenes.street_scenes import render_scene
 
     synthesise(tmp_path, "--size", 48, 64, "--beta", 0.02, 0.03, "--airlight", 0.8, 0.9, "--tint", 0.05)
     scene = render_scene(1, (48, 64))

@@ -1,0 +1,180 @@
+"""The embedded default: the main job from data to figures, on generated scenes, without a download."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from d2sm_plugin.data.prepare import cli as preparation
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.metrics.images import to_uint8
+from d2sm_plugin.options.reader import read_options
+from d2sm_plugin.pipeline import train as training
+from d2sm_plugin.pipeline.distributed import start_processes
+from d2sm_plugin.pipeline.loaders import build_evaluation_loaders
+from d2sm_plugin.pipeline.pictures import side_by_side, write_png
+from d2sm_plugin.pipeline.testing import run_test
+from d2sm_plugin.seg.scorer import SegmentationScorer
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # the backend is chosen first: there may be no screen
+
+_BASE = "demo_base"  # what both runs start from
+_RUNS = {"L1": "demo_l1", "L1 + D2SM": "demo_d2sm"}
+_ROWS = ("noisy", *_RUNS, "clean")
+_SIZE = ("192", "384")
+
+Table = dict[int, dict[str, dict[str, float]]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make data, train, go on with L1 and with L1 + D2SM, test, and print the table; see ``--help``."""
+    parser = argparse.ArgumentParser(description="Train FFDNet with L1 and with L1 + D2SM on generated street scenes.")
+    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for everything that is made")
+    parser.add_argument("--options", type=Path, default=Path("options"), help="folder with demo_*.yml")
+    parser.add_argument("--iterations", type=int, default=None, help="training steps of each run (default: the files')")
+    parser.add_argument("--num-train", type=int, default=160, help="scenes to train on")
+    parser.add_argument("--num-val", type=int, default=24, help="scenes to test on")
+    args = parser.parse_args(argv)
+    if not (args.options / "demo_l1.yml").is_file():
+        raise OptionError(f"--options {args.options}: demo_l1.yml is not there; start in the repository's folder")
+    begun = time.monotonic()
+    data = args.out / "data"
+    counts = ["--num-train", str(args.num_train), "--num-val", str(args.num_val), "--size", *_SIZE]
+    preparation.main(["demo", "--out", str(data), *counts, "--overwrite"])
+    for run in (_BASE, *_RUNS.values()):
+        training.main(["-opt", str(args.options / f"{run}.yml"), "--force_yml", *_overrides(args, data, run)])
+    table, loaders = _measure(args, data)
+    _write_table(table, args.out / "table.csv")
+    _plot_curves(args.out)
+    _write_gallery(args.out, loaders)
+    _print_report(table, args.out, time.monotonic() - begun)
+    return 0
+
+
+def _overrides(args: argparse.Namespace, data: Path, run: str) -> list[str]:
+    changed = [
+        f"datasets:train:dataroot_gt={data}/train_images.lmdb",
+        f"datasets:val:dataroot_gt={data}/val_images.lmdb",
+        f"path:experiments_root={args.out}/experiments",
+    ]
+    if run != _BASE:
+        changed.append(f"path:pretrain_network_g={_weights(args.out, _BASE)}")
+    if args.iterations is not None:
+        changed += [f"train:total_iter={args.iterations}", f"train:scheduler:periods=[{args.iterations}]"]
+    return changed
+
+
+def _measure(args: argparse.Namespace, data: Path) -> tuple[Table, Mapping[str, Any]]:
+    """Return noise level -> method -> metric -> value, and the loaders of the test scenes by set."""
+    table: Table = {}
+    for method, run in _RUNS.items():
+        options = _test_options(args, data, f"{run}_test", _weights(args.out, run))
+        for name, (_, metrics) in run_test(options, str(args.options / "demo_test.yml")).items():
+            rows = table.setdefault(int(name.rsplit("sigma", 1)[1]), {})
+            rows[method] = {key: metrics[key] for key in ("psnr", "ssim", "mIoU")}
+            rows["noisy"] = {"psnr": metrics["psnr_input"], "ssim": metrics["ssim_input"]}
+    loaders = build_evaluation_loaders(options["datasets"], ("test",), 0, 1)
+    for name, loader in loaders.items():
+        rows = table[int(name.rsplit("sigma", 1)[1])]
+        hook = SegmentationScorer({**options["val"]["segmentation"], "overlay": False})
+        rows["noisy"]["mIoU"] = _miou(hook, loader, "lq")
+        rows["clean"] = {"psnr": float("inf"), "ssim": 1.0, "mIoU": _miou(hook, loader, "gt")}
+    return table, loaders
+
+
+def _weights(out: Path, run: str) -> Path:
+    return out / "experiments" / run / "models" / "net_g_latest.pth"
+
+
+def _test_options(args: argparse.Namespace, data: Path, name: str, weights: Path) -> dict[str, Any]:
+    changed = [
+        f"name={name}",
+        f"datasets:test:dataroot_gt={data}/val_images.lmdb",
+        f"path:pretrain_network_g={weights}",
+        f"path:results_root={args.out}/results",
+        f"val:segmentation:labels={data}/val_labels.lmdb",
+    ]
+    options = read_options(args.options / "demo_test.yml", is_train=False, force=changed)
+    return options | start_processes("none", options["num_gpu"])
+
+
+def _miou(hook: SegmentationScorer, loader: Any, entry: str) -> float:
+    hook.start()
+    with torch.inference_mode():
+        for batch in loader:
+            hook.add(batch["key"], batch[entry])
+    return hook.finish()["mIoU"]
+
+
+def _write_table(table: Table, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sigma", "method", "psnr", "ssim", "mIoU"])
+        for sigma, rows in table.items():
+            writer.writerows([sigma, m, rows[m]["psnr"], rows[m]["ssim"], rows[m]["mIoU"]] for m in _ROWS)
+
+
+def _plot_curves(out: Path) -> None:
+    """Draw PSNR against training steps into ``curves.png``: what both runs start from, then each of them."""
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    common = _psnr_curve(out, _BASE)
+    axes.plot(*zip(*common, strict=True), color="grey", marker=".", label="L1, common start")
+    last, start = common[-1]
+    for method, run in _RUNS.items():
+        curve = [(last, start), *((last + step, value) for step, value in _psnr_curve(out, run))]
+        axes.plot(*zip(*curve, strict=True), marker=".", label=method)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("PSNR on validation scenes, σ = 25 (dB)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(out / "curves.png", dpi=120)
+    pyplot.close(figure)
+
+
+def _psnr_curve(out: Path, run: str) -> list[tuple[int, float]]:
+    with (out / "experiments" / run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return [(int(row["iter"]), float(row["value"])) for row in csv.DictReader(file) if row["metric"] == "psnr"]
+
+
+def _write_gallery(out: Path, loaders: Mapping[str, Any]) -> None:
+    """Write the first scene at each noise level, noisy, restored and clean side by side, into ``gallery.png``."""
+    rows = []
+    for name, loader in loaders.items():
+        batch = next(iter(loader))
+        images = {f"noisy, {name.rsplit('_', 1)[1]}": to_uint8(batch["lq"][0])}
+        for method, run in _RUNS.items():
+            picture = out / "results" / f"{run}_test" / "visualization" / name / f"{batch['key'][0]}.png"
+            images[method] = np.ascontiguousarray(cv2.imread(str(picture))[..., ::-1])
+        rows.append(side_by_side({**images, "clean": to_uint8(batch["gt"][0])}))
+    write_png(out / "gallery.png", np.vstack(rows))
+
+
+def _print_report(table: Mapping[int, Mapping[str, Mapping[str, float]]], out: Path, seconds: float) -> None:
+    lines = [
+        [f"σ = {sigma}", method, rows[method]["psnr"], rows[method]["ssim"], rows[method]["mIoU"]]
+        for sigma, rows in table.items()
+        for method in _ROWS
+    ]
+    text = tabulate(
+        lines,
+        headers=["noise", "images", "PSNR (dB)", "SSIM", "MIoU (%)"],
+        tablefmt="github",
+        floatfmt=("", "", ".2f", ".4f", ".1f"),
+    )
+    print(f"\n{text}\n")  # noqa: T201  # the command's result
+    print(f"Scenes side by side: {out}/gallery.png")  # noqa: T201
+    print(f"Training curves:     {out}/curves.png")  # noqa: T201
+    print(f"Every picture:       {out}/results/*/comparison/")  # noqa: T201
+    print(f"Done in {seconds / 60:.1f} minutes.")  # noqa: T201

@@ -1,0 +1,1 @@
+"""Landmarks, heatmaps, their tables and pictures."""

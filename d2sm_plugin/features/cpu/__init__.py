@@ -1,0 +1,1 @@
+"""Frozen layers in forms that are faster on a CPU, equal but for rounding."""

@@ -1,0 +1,85 @@
+"""Restoring one batch with any network: inputs by name, tiles, mixed precision, no gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from d2sm_plugin.archs.interface import gather_inputs, named_outputs
+from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.models.tiles import tiled_forward
+
+#: Context on each inner side of a tile, in pixels, for networks that do not declare ``receptive_radius``.
+DEFAULT_OVERLAP = 64
+#: Grid on which tiles start, in pixels, for networks that do not declare ``size_multiple``.
+DEFAULT_MULTIPLE = 16
+
+_AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(amp: str | None, device: torch.device) -> AbstractContextManager:
+    """Return the autocast context for ``amp``: ``"bf16"``, ``"fp16"``, or None for full precision.
+
+    Raises:
+        OptionError: for another value.
+    """
+    if amp is None:
+        return nullcontext()
+    if amp not in _AMP_TYPES:
+        raise OptionError(f"amp: '{amp}' is unknown{suggest(amp, _AMP_TYPES)}")
+    return torch.autocast(device.type, dtype=_AMP_TYPES[amp])
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and every part of it back into the mode it had afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def restore_batch(
+    network: nn.Module,
+    batch: Mapping[str, Any],
+    tile: int | None = None,
+    tile_overlap: int | None = None,
+    amp: str | None = None,
+) -> Tensor:
+    """Restore the images of a batch, in evaluation mode and without gradients.
+
+    Args:
+        network: any network that follows :mod:`d2sm_plugin.archs.interface`. Its mode (train or eval) is put back
+            afterwards, part by part.
+        batch: the entries that the network takes, such as ``lq`` (B, C, H, W) in [0, 1] and ``sigma`` (B, 1, 1, 1), on
+            the network's device.
+        tile: side of the tiles in pixels, see :func:`d2sm_plugin.models.tiles.tiled_forward`; None for whole images.
+        tile_overlap: context on each inner side of a tile, in pixels; None for the radius of the receptive field that
+            the network declares as ``receptive_radius`` (then tiles change nothing), or else 64.
+        amp: ``"bf16"`` or ``"fp16"`` to run under autocast; None for full precision.
+
+    Returns:
+        Restored images (B, C, s*H, s*W), not clamped; float32, or float64 from a network in float64.
+
+    Raises:
+        ShapeError: when the batch lacks an entry, or its sizes do not fit the network.
+        OptionError: for an unknown ``amp``, or a tile that is not larger than twice the overlap.
+    """
+    inputs = gather_inputs(network, batch)
+    multiple = getattr(network, "size_multiple", DEFAULT_MULTIPLE)
+    overlap = getattr(network, "receptive_radius", DEFAULT_OVERLAP) if tile_overlap is None else tile_overlap
+
+    def forward(*tensors: Tensor) -> Tensor:
+        with autocast(amp, tensors[0].device):
+            restored = named_outputs(network(*tensors))["restored"]
+        return restored if restored.dtype == torch.float64 else restored.float()
+
+    with evaluating(network), torch.inference_mode():
+        return tiled_forward(forward, inputs, tile, overlap, multiple)

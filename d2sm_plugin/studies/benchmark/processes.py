@@ -1,0 +1,104 @@
+"""Processes that take part in one step of a measurement together, by gloo."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import weakref
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from d2sm_plugin.losses import QueueSampler
+from d2sm_plugin.losses.gather import gather_rows
+from d2sm_plugin.studies.benchmark.material import feature_pair, fill_queue
+from d2sm_plugin.studies.benchmark.measure import Settings, Spent, Step
+
+_PATIENCE = 300  # seconds that a step may take
+
+
+class LossProcesses:
+    """A group of processes, each with its own rows of features and a queue that is the same in all of them.
+
+    Args:
+        count: of processes, one thread each.
+        rows: new samples of each process in a step.
+        dimension: of their features.
+        queue: samples in the queue, a multiple of those of a step; it is full when the group is ready.
+    """
+
+    def __init__(self, count: int, rows: int, dimension: int, queue: int) -> None:
+        context = torch.multiprocessing.get_context("spawn")
+        self._folder = tempfile.TemporaryDirectory(prefix="d2sm_processes_")
+        self._pipes: list[Connection] = []
+        processes: list[BaseProcess] = []
+        for rank in range(count):
+            ours, theirs = context.Pipe()
+            arguments = (theirs, self._folder.name, rank, count, rows, dimension, queue)
+            process = context.Process(target=work, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            processes.append(process)
+        weakref.finalize(self, _stop, self._pipes, processes)
+        self._answers()
+
+    def step(self) -> Spent:
+        """Let all processes make one step; the wall time of the slowest and the mean CPU time."""
+        for pipe in self._pipes:
+            pipe.send("step")
+        spent = self._answers()
+        return Spent(max(wall for wall, _ in spent), sum(cpu for _, cpu in spent) / len(spent))
+
+    def _answers(self) -> list[tuple[float, float]]:
+        answers = []
+        for rank, pipe in enumerate(self._pipes):
+            if not pipe.poll(_PATIENCE):
+                raise RuntimeError(f"process {rank} of the measurement has not answered for {_PATIENCE} s")
+            answers.append(pipe.recv())
+        return answers
+
+
+def prepare_processes(count: int, rows: int, dimension: int, queue: int) -> Step:
+    """Start a group and return its step."""
+    return LossProcesses(count, rows, dimension, queue).step
+
+
+def _stop(pipes: list[Connection], processes: list[BaseProcess]) -> None:
+    for pipe in pipes:
+        pipe.close()  # the processes end when nobody talks to them
+    for process in processes:
+        process.join(10)
+        if process.is_alive():
+            process.terminate()
+
+
+def work(pipe: Connection, folder: str, rank: int, count: int, rows: int, dimension: int, queue: int) -> None:
+    """Make a step for every message of the pipe, and answer with its wall and CPU time in seconds."""
+    torch.set_num_threads(1)
+    store = f"file://{Path(folder) / 'store'}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
+    sampler = QueueSampler(queue)
+    settings = Settings(torch.device("cpu"), 1, False)
+    restored, clear = feature_pair(rows, settings, seed=rank, dimension=dimension)
+
+    def step() -> None:
+        restored.grad = None
+        sampler(gather_rows(restored), gather_rows(clear)).backward()
+
+    step()
+    fill_queue(sampler)
+    step()
+    pipe.send((0.0, 0.0))
+    try:
+        while pipe.recv():
+            dist.barrier()
+            wall, cpu = time.perf_counter(), time.process_time()
+            step()
+            pipe.send((time.perf_counter() - wall, time.process_time() - cpu))
+    except EOFError:  # the measurement is over
+        dist.destroy_process_group()

@@ -1,0 +1,116 @@
+"""``python tools/compare.py SUITE --out OUT``: runs a suite, or what is left of it, and writes its report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.studies.compare.cost import cost_lock, measure_cost, read_cost
+from d2sm_plugin.studies.compare.definitions import check_definitions, record_definitions
+from d2sm_plugin.studies.compare.jobs import Job, make_jobs
+from d2sm_plugin.studies.compare.report import report_lock, write_report
+from d2sm_plugin.studies.compare.runner import Outcome, Runner
+from d2sm_plugin.studies.compare.suite import Suite, read_suite
+
+FAILED, INTERRUPTED = 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run suites as the command line says; see ``--help``."""
+    args = _parser().parse_args(argv)
+    suite, base = read_suite(args.suite, args.force_yml)
+    jobs = make_jobs(suite, base, args.out, args.suite)
+    chosen = choose(jobs, suite, args.only, args.seeds)
+    if args.dry_run:
+        rows = [[job.row, job.seed, job.state(), job.folder] for job in chosen]
+        print(tabulate(rows, headers=["row", "seed", "state", "folder"], tablefmt="simple"))  # noqa: T201
+        return 0
+    report = args.out / suite.name
+    if not args.rerun:
+        check_definitions(jobs, report, args.suite)
+    outcome = Outcome()
+    if not (args.report_only or args.cost_only):
+        with report_lock(report):
+            record_definitions(jobs, report)
+        outcome = Runner(chosen, args.jobs, lambda: _write_so_far(suite, jobs, report)).run()
+    _measure_cost(suite, jobs, report, args)
+    print(write_report(suite, jobs, report, list(outcome.failed)))  # noqa: T201  # what the tool is for
+    print(f"Report: {report}")  # noqa: T201
+    if outcome.failed:
+        print(f"{len(outcome.failed)} run(s) failed: {', '.join(outcome.failed)}", file=sys.stderr)  # noqa: T201
+    return INTERRUPTED if outcome.stopped else FAILED if outcome.failed else 0
+
+
+def _write_so_far(suite: Suite, jobs: Sequence[Job], report: Path) -> None:
+    write_report(suite, jobs, report, grids=False)
+
+
+def _measure_cost(suite: Suite, jobs: Sequence[Job], report: Path, args: argparse.Namespace) -> None:
+    """Measure cost if it is asked for or due, one call at a time."""
+    if not (args.cost_only or _cost_is_due(suite, jobs, report, args)):
+        return
+    with cost_lock(args.out):
+        if args.cost_only or _cost_is_due(suite, jobs, report, args):  # another call may just have measured it
+            measure_cost(suite, jobs, report)
+
+
+def _cost_is_due(suite: Suite, jobs: Sequence[Job], report: Path, args: argparse.Namespace) -> bool:
+    """Whether everything has run, and cost is still to be measured."""
+    if args.report_only or args.no_cost or not all(job.finished() for job in jobs):
+        return False
+    return set(read_cost(suite, jobs, report)) != set(suite.variants)
+
+
+def choose(jobs: Sequence[Job], suite: Suite, only: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Job]:
+    """Return the jobs of some rows and seeds; untrained rows always.
+
+    Raises:
+        OptionError: for a variant or seed that the suite does not have.
+    """
+    for name in only or ():
+        if name not in suite.variants:
+            raise OptionError(f"--only: no variant '{name}'{suggest(name, suite.variants)}")
+    known = {job.seed for job in jobs if job.seed is not None}
+    for seed in seeds or ():
+        if seed not in known:
+            raise OptionError(f"--seeds: the suite has no seed {seed}; it has {', '.join(map(str, sorted(known)))}")
+    return [
+        job
+        for job in jobs
+        if job.train is None or ((only is None or job.row in only) and (seeds is None or job.seed in seeds))
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Train and test every variant of a suite, and set them side by side.")
+    parser.add_argument("suite", type=Path, metavar="SUITE", help="suite file, e.g. options/suites/table1_camvid.yml")
+    parser.add_argument(
+        "--out", type=Path, default=Path("comparison"), help="folder; suites share its runs (default: %(default)s)"
+    )
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these variants alone")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="these seeds alone")
+    parser.add_argument("--rerun", action="store_true", help="accept changed variants and run them anew")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and how far each is, and do nothing")
+    parser.add_argument("--report-only", action="store_true", help="write the report of what is finished so far")
+    parser.add_argument(
+        "--cost-only", action="store_true", help="measure time and memory of a training step, and report"
+    )
+    parser.add_argument("--no-cost", action="store_true", help="do not measure them after the last run")
+    parser.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="a:b=c",
+        help="override keys of the suite file, e.g. options:train:total_iter=100 test:val:tile=512",
+    )  # fmt: skip
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected a whole number from 1")
+    return number

@@ -1,0 +1,192 @@
+"""The tables of a suite, for people (Markdown) and for programs (CSV)."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from d2sm_plugin.errors import DataError
+from d2sm_plugin.studies.compare.scores import Column, Scores, Summary
+
+_TITLES = {"psnr": "PSNR [dB]", "ssim": "SSIM", "mIoU": "MIoU [%]", "nrmse": "NRMSE"}
+_DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4}
+_DEFAULT_DIGITS = 2
+_NOTHING = "-"
+Cost = Mapping[str, Mapping[str, float]]
+
+
+def write_tables(scores: Scores, cost: Cost, folder: Path) -> str:
+    """Write ``table.md``, ``table.csv`` (every value) and ``table_mean.csv`` into a folder.
+
+    Args:
+        scores: of the suite.
+        cost: variant -> ratios to the baseline, ``time`` and ``memory``; empty where not measured.
+        folder: the report's.
+
+    Returns:
+        The Markdown.
+
+    Raises:
+        DataError: when a file cannot be written.
+    """
+    text = markdown(scores, cost)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "table.md").write_text(text, encoding="utf-8")
+        _write_csv(folder / "table.csv", ("variant", "seed", "set", "sigma", "metric", "value"), _long(scores))
+        header = ("variant", "set", "sigma", "metric", "seeds", "mean", "sd", "rank", "difference", "difference_sd")
+        _write_csv(folder / "table_mean.csv", header, _means(scores))
+    except OSError as error:
+        raise DataError(f"{folder}: the report cannot be written ({error})") from error
+    return text
+
+
+def markdown(scores: Scores, cost: Cost) -> str:
+    """Return the tables of means and of differences from the baseline, with what is missing named below."""
+    suite = scores.suite
+    caption = f"Mean ± sample deviation over seeds; (rank) of the difference from {suite.baseline} at equal seeds."
+    parts = [f"# {suite.title or suite.name}", caption]
+    seeds = {row: _seeds(scores, row) for row in scores.rows()}
+    parts.append(_table(scores, "seeds", seeds, lambda row, column: _mean_cell(scores, row, column), cost))
+    others = [variant for variant in suite.variants if variant != suite.baseline]
+    if others and scores.values.get(suite.baseline):
+        parts.append(f"Difference from {suite.baseline}, of runs with equal seeds: mean ± sample deviation.")
+        pairs = {row: _pairs(scores, row) for row in others}
+        parts.append(_table(scores, "pairs", pairs, lambda row, column: _difference_cell(scores, row, column), {}))
+    parts += _remarks(scores, cost)
+    return "\n\n".join(parts) + "\n"
+
+
+def shown(value: float, metric: str, signed: bool = False) -> str:
+    """Return a value with the digits that its metric is worth."""
+    sign = "+" if signed else ""
+    return f"{value:{sign}.{_DIGITS.get(metric, _DEFAULT_DIGITS)}f}" if math.isfinite(value) else _NOTHING
+
+
+def title(metric: str) -> str:
+    """Return the heading of a metric, with its unit."""
+    return _TITLES.get(metric, metric)
+
+
+def set_title(column: Column) -> str:
+    """Return the heading of a test set: its noise level, or its name."""
+    return column.test_set if column.sigma is None else f"σ = {column.sigma:g}"
+
+
+def _table(
+    scores: Scores, counted: str, counts: Mapping[str, str], cell: Callable[[str, Column], str], cost: Cost
+) -> str:
+    headers = ["", counted]
+    for heading, group in groupby(scores.columns, set_title):
+        columns = list(group)
+        headers += [f"{heading} {title(columns[0].metric)}", *(title(column.metric) for column in columns[1:])]
+    if cost:
+        headers += ["time", "memory"]
+    lines = []
+    for row, count in counts.items():
+        line = [row, count, *(cell(row, column) for column in scores.columns)]
+        if cost:
+            own = cost.get(row, {})
+            line += [f"{own[key]:.2f}×" if key in own else "" for key in ("time", "memory")]
+        lines.append(line)
+    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _seeds(scores: Scores, row: str) -> str:
+    if row not in scores.suite.variants:
+        return ""
+    done, wanted = len(scores.values.get(row, {})), scores.expected.get(row, 0)
+    text = str(done) if done == wanted else f"{done} of {wanted}"
+    return f"{text} (failed: {len(scores.failed[row])})" if row in scores.failed else text
+
+
+def _pairs(scores: Scores, row: str) -> str:
+    """Return how many seeds a variant and the baseline share; a range where it depends on the column."""
+    differences = [scores.difference(row, column) for column in scores.columns]
+    counts = [0 if difference is None else difference.count for difference in differences]
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}-{max(counts)}"
+
+
+def _mean_cell(scores: Scores, row: str, column: Column) -> str:
+    summary = scores.summary(row, column)
+    if summary is None:
+        return ""
+    text = _with_deviation(summary, column.metric)
+    rank = scores.ranks(column).get(row)
+    if rank is None:
+        return text
+    return f"**{text}** (1)" if rank == 1 else f"{text} ({rank})"
+
+
+def _difference_cell(scores: Scores, row: str, column: Column) -> str:
+    difference = scores.difference(row, column)
+    return "" if difference is None else _with_deviation(difference, column.metric, signed=True)
+
+
+def _with_deviation(summary: Summary, metric: str, signed: bool = False) -> str:
+    text = shown(summary.mean, metric, signed)
+    return text if summary.deviation is None else f"{text} ± {shown(summary.deviation, metric)}"
+
+
+def _remarks(scores: Scores, cost: Cost) -> list[str]:
+    remarks = []
+    for row, seeds in scores.failed.items():
+        remarks.append(f"Failed: {row}{'' if seeds == [None] else ', seed ' + ', '.join(map(str, seeds))}.")
+    if cost:
+        remarks.append(f"Time and peak memory of a training step, relative to {scores.suite.baseline}: see cost.json.")
+    known = [versions for versions in scores.versions if versions is not None]
+    if known and len(scores.versions) == 1:
+        remarks.append(f"Trained with {known[0]}.")
+    elif known:
+        remarks.append(f"Versions differ: {'; '.join(_trained_with(scores, one) for one in scores.versions)}.")
+    return remarks
+
+
+def _trained_with(scores: Scores, versions: str | None) -> str:
+    runs = [f"{row} {' '.join(f'#{seed}' for seed in seeds)}" for row, seeds in scores.versions[versions].items()]
+    return f"{', '.join(runs)} trained with {'versions not recorded' if versions is None else versions}"
+
+
+def _long(scores: Scores) -> list[list[Any]]:
+    return [
+        [row, seed, test_set, _sigma_of(scores, test_set), metric, repr(value)]
+        for row in scores.rows()
+        for seed, sets in sorted(
+            scores.values.get(row, {}).items(), key=lambda item: -1 if item[0] is None else item[0]
+        )
+        for test_set, metrics in sets.items()
+        for metric, value in metrics.items()
+    ]
+
+
+def _sigma_of(scores: Scores, test_set: str) -> float | None:
+    return next((column.sigma for column in scores.columns if column.test_set == test_set), None)
+
+
+def _means(scores: Scores) -> list[list[Any]]:
+    lines = []
+    for column in scores.columns:
+        ranks = scores.ranks(column)
+        for row in scores.rows():
+            summary = scores.summary(row, column)
+            if summary is None:
+                continue
+            paired = row in scores.suite.variants and row != scores.suite.baseline
+            difference = scores.difference(row, column) if paired else None
+            own = [row, column.test_set, column.sigma, column.metric, summary.count, summary.mean, summary.deviation]
+            both = [None, None] if difference is None else [difference.mean, difference.deviation]
+            lines.append([*own, ranks.get(row), *both])
+    return lines
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([["" if value is None else value for value in row] for row in rows])

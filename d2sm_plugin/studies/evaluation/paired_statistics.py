@@ -1,0 +1,86 @@
+"""How far restored samples are from their clear ones: each sample, and its place among the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from d2sm_plugin.errors import ShapeError
+from d2sm_plugin.statistics.row_divergence import History, Rows, match_statistics, spans, unit_rows
+from d2sm_plugin.statistics.row_sums import SUMS, row_divergences
+
+# Similarities that differ by less are equal: the same features, summed up in another order.
+_TIE = 1e-12
+
+
+class PairedStatistics(NamedTuple):
+    """One number for every sample, (N,), float64.
+
+    Attributes:
+        kl: its row of KL(restored || clear); the sum over the rows is eq. 2 of the paper.
+        reverse_kl: its row of KL(clear || restored).
+        squared: squared distance of its features to those of its clear one, divided by their number D.
+        cosine: cosine distance to its clear one, ``1 - cos``, in [0, 2].
+        own: 1 where the nearest of all clear samples of its group (by the cosine) is its own one, else 0.
+    """
+
+    kl: Tensor
+    reverse_kl: Tensor
+    squared: Tensor
+    cosine: Tensor
+    own: Tensor
+
+
+def paired_statistics(restored: Tensor, clear: Tensor, groups: Sequence[Tensor]) -> PairedStatistics:
+    """Compare features, in float64, with working memory that is bounded whatever their number.
+
+    Args:
+        restored: (N, D).
+        clear: (N, D); row i belongs to row i of ``restored``.
+        groups: index tensors that together hold every row once; the statistics of neighbours are those of a group.
+
+    Raises:
+        ShapeError: when the features are not two matrices of one shape.
+    """
+    if restored.ndim != 2 or restored.shape != clear.shape:
+        raise ShapeError(
+            f"features of restored and clear samples must both have the shape (N, D); got {tuple(restored.shape)} and "
+            f"{tuple(clear.shape)}"
+        )
+    found = PairedStatistics(*(torch.zeros(len(restored), dtype=torch.float64) for _ in PairedStatistics._fields))
+    for group in groups:
+        x, y = (features[group.to(features.device)].double() for features in (restored, clear))
+        rows, _ = unit_rows(x, y)
+        sums = _row_sums(rows)
+        found.kl[group] = row_divergences(sums, "kl").cpu()
+        found.reverse_kl[group] = row_divergences(sums, "reverse_kl").cpu()
+        found.squared[group] = (x - y).square().mean(1).cpu()
+        found.cosine[group] = rows.difference.square().sum(1).div(2).cpu()  # of unit vectors: |x - y|² = 2 - 2 cos
+        found.own[group] = _own_nearest(rows).double().cpu()
+    return found
+
+
+def _row_sums(rows: Rows) -> Tensor:
+    """Sums (4, N) of every row over its pairs with all others, each pair computed once."""
+    count = len(rows.restored)
+    sums = rows.restored.new_zeros((SUMS, count))
+    for start, stop in spans(0, count, count):
+        history = [History(rows.part(0, start), sums[:, :start])] if start else []
+        matched = match_statistics(rows.part(start, stop), history, rows.part(0, 0), "kl", with_gradient=False)
+        sums[:, start:stop] = matched.sums
+        if start:
+            sums[:, :start] = matched.history_sums[0]
+    return sums
+
+
+def _own_nearest(rows: Rows) -> Tensor:
+    """Whether no clear sample is nearer to a restored one than its own, (N,)."""
+    count, clear = len(rows.restored), rows.clear
+    own = torch.empty(count, dtype=torch.bool, device=clear.device)
+    for start, stop in spans(0, count, count):
+        similarity = rows.restored[start:stop] @ clear.T
+        own[start:stop] = similarity.diagonal(start) >= similarity.amax(1) - _TIE
+    return own

@@ -1,0 +1,157 @@
+"""How well a segmentation network reads several sets of restored images, in one table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from d2sm_plugin.data.image_store import ImageStore, open_images
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.pipeline.pictures import write_png
+from d2sm_plugin.seg.classes import ClassSet
+from d2sm_plugin.seg.overlay import overlay
+from d2sm_plugin.seg.scorer import choose_classes
+from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
+from d2sm_plugin.studies.evaluation.methods import Image, Method, stored_method
+from d2sm_plugin.studies.evaluation.seg_methods import CLEAN, noisy_and_restored
+from d2sm_plugin.studies.evaluation.seg_report import tables, write_report
+from d2sm_plugin.studies.evaluation.seg_scoring import MethodScores, score_method
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score restored image sets as the command line says; see ``--help``."""
+    arguments = _parser().parse_args(argv)
+    _check(arguments)
+    segmentor = build_segmentor(
+        arguments.config,
+        arguments.checkpoint,
+        arguments.device,
+        amp=arguments.amp,
+        test_resize=arguments.test_resize,
+    )
+    classes = choose_classes(arguments.classes, segmentor, arguments.checkpoint)
+    labels = open_images(arguments.labels)
+    clean, methods = gather_methods(arguments, labels)
+    out = Path(arguments.out) if arguments.out else None
+    results = [
+        _score(method, labels, classes, segmentor, clean, arguments.batch_size, out, arguments.overlays)
+        for method in methods
+    ]
+    print(tables(results))  # noqa: T201  # the table is what the tool is for
+    if out is not None:
+        write_report(results, out)
+        print(f"\nwritten to {out}")  # noqa: T201
+    return 0
+
+
+def gather_methods(arguments: argparse.Namespace, labels: ImageStore) -> tuple[Method | None, list[Method]]:
+    """Return the clean images, if given, and the rows of the table in order.
+
+    With an option file the rows are: clean, and for every noise level the noisy and the restored images; then come the
+    sets that ``--restored`` names.
+
+    Raises:
+        OptionError: for a malformed or repeated name, or nothing to score.
+        DataError: when a set has other images than the labels.
+    """
+    clean = None
+    if arguments.clean:
+        clean = stored_method(CLEAN, open_images(arguments.clean), labels.keys, labels.root)
+    methods: list[Method] = []
+    if arguments.opt:
+        assert clean is not None  # checked with the arguments
+        methods += noisy_and_restored(
+            clean, arguments.opt, arguments.restoration_checkpoint, arguments.sigma, arguments.device
+        )
+    for entry in arguments.restored:
+        name, separator, path = entry.partition("=")
+        if not (name and separator and path):
+            raise OptionError(f"--restored {entry}: expected NAME=PATH, for example FFDNet=results/ffdnet")
+        methods.append(stored_method(name, open_images(path), labels.keys, labels.root))
+    names = [method.name for method in methods]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise OptionError(f"--restored: the name '{repeated[0]}' is taken twice; give every row a name of its own")
+    return clean, methods
+
+
+def _score(
+    method: Method,
+    labels: ImageStore,
+    classes: ClassSet,
+    segmentor: Segmentor,
+    clean: Method | None,
+    batch_size: int,
+    out: Path | None,
+    overlays: int,
+) -> MethodScores:
+    spread = np.linspace(0, len(labels) - 1, min(overlays, len(labels))).round().astype(int)
+    shown = {labels.keys[position] for position in spread} if out is not None else set()
+    with tqdm(total=len(labels), desc=method.name, unit="image", dynamic_ncols=True) as bar:
+
+        def on_image(key: str, image: Image, prediction: NDArray[np.int64]) -> None:
+            if out is not None and key in shown:
+                picture = overlay(image, prediction, classes.palette)
+                write_png(out / "overlays" / _folder(method.name) / f"{key}.png", picture)
+            bar.update()
+
+        return score_method(method, labels, classes, segmentor, clean, batch_size, on_image)
+
+
+def _folder(name: str) -> str:
+    """A method's name as the name of one folder."""
+    return name.replace("/", "_").replace("\\", "_").replace("..", "_")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if not arguments.restored and not arguments.opt:
+        raise OptionError("there is nothing to score; give --restored NAME=PATH, or an option file with --opt")
+    together = ("clean", "restoration_checkpoint", "sigma")
+    if arguments.opt:
+        missing = [f"--{name.replace('_', '-')}" for name in together if not getattr(arguments, name)]
+        if missing:
+            raise OptionError(f"--opt restores noisy images itself and needs {', '.join(missing)} as well")
+    elif arguments.restoration_checkpoint or arguments.sigma:
+        raise OptionError(
+            "--restoration-checkpoint and --sigma belong to --opt, the option file of the network; add it"
+        )
+    if arguments.batch_size < 1 or arguments.overlays < 0:
+        raise OptionError("--batch-size must be at least 1 and --overlays at least 0")
+    if any(not 0 < sigma <= 255 for sigma in arguments.sigma or ()):
+        raise OptionError("--sigma: noise levels are standard deviations on the 0-255 scale, above 0")
+    try:
+        device = torch.device(arguments.device)
+    except RuntimeError as error:
+        raise OptionError(f"--device {arguments.device}: expected cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"--device {arguments.device}: this machine has {torch.cuda.device_count()} CUDA devices")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="How well a segmentation network reads restored images: mIoU, aAcc, mAcc, PSNR and IoU by class."
+    )
+    add = parser.add_argument
+    add("--restored", action="append", default=[], metavar="NAME=PATH", help="restored images; repeat to compare")
+    add("--labels", required=True, metavar="PATH", help="label maps with the same names: a folder or an LMDB")
+    add("--config", required=True, help="mmseg config: a path, or the name of one that mmseg or this package ships")
+    add("--checkpoint", required=True, help="path or URL of the segmentation network's checkpoint")
+    add("--clean", metavar="PATH", help="clean images, for PSNR and for --opt: a folder or an LMDB")
+    add("--classes", metavar="SET", help="cityscapes, camvid or a file (default: those of the checkpoint)")
+    add("--out", metavar="DIR", help="folder for metrics.json, metrics.csv, overlays and the plot")
+    add("--overlays", type=int, default=8, metavar="N", help="overlays a method (default: %(default)s)")
+    add("--batch-size", type=int, default=4, metavar="N", help="images at once on a GPU (default: %(default)s)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add("--amp", action="store_true", help="run the segmentation network in bfloat16")
+    add("--test-resize", action="store_true", help="resize as the config's test pipeline says, as mmseg itself does")
+    own = parser.add_argument_group("restoring here: adds noise to the clean images, restores and scores them")
+    own.add_argument("--opt", metavar="YML", help="option file of the restoration network")
+    own.add_argument("--restoration-checkpoint", metavar="PATH", help="its weights")
+    own.add_argument("--sigma", type=float, nargs="+", metavar="S", help="noise levels on the 0-255 scale")
+    return parser

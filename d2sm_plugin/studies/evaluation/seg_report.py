@@ -1,0 +1,112 @@
+"""The results of a segmentation comparison: tables, JSON, CSV and a plot of the classes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from d2sm_plugin.errors import DataError
+from d2sm_plugin.studies.evaluation.seg_scoring import MethodScores
+
+_SUMMARY = ("mIoU", "aAcc", "mAcc")
+
+
+def tables(results: Sequence[MethodScores]) -> str:
+    """Return two tables in Markdown: methods x mIoU, aAcc, mAcc (and PSNR), and classes x methods."""
+    psnr = any(result.psnr is not None for result in results)
+    rows = [[r.name, *map(_shown, _summary(r)), *([_shown(r.psnr)] if psnr else [])] for r in results]
+    summary = tabulate(
+        rows, headers=["method", *_SUMMARY, *(["PSNR [dB]"] if psnr else [])], tablefmt="github", disable_numparse=True
+    )
+    classes = [[name, *(_shown(r.scores.iou[name]) for r in results)] for name in results[0].scores.iou]
+    by_class = tabulate(
+        classes, headers=["IoU [%]", *(r.name for r in results)], tablefmt="github", disable_numparse=True
+    )
+    return f"{summary}\n\n{by_class}"
+
+
+def document(results: Sequence[MethodScores]) -> dict[str, dict[str, object]]:
+    """Return what ``metrics.json`` holds: method -> mIoU, aAcc, mAcc, IoU by class (percent), PSNR (dB) if measured.
+
+    What is not a finite number (IoU of a class that never occurs, PSNR of equal images) is None.
+    """
+    found: dict[str, dict[str, object]] = {}
+    for result in results:
+        entry: dict[str, object] = dict(zip(_SUMMARY, map(_finite, _summary(result)), strict=True))
+        entry["IoU"] = {name: _finite(value) for name, value in result.scores.iou.items()}
+        if result.psnr is not None:
+            entry["PSNR"] = _finite(result.psnr)
+        found[result.name] = entry
+    return found
+
+
+def write_report(results: Sequence[MethodScores], out: Path) -> None:
+    """Write ``metrics.json``, ``metrics.csv``, ``table.md`` and ``iou_by_class.png`` into ``out``, each whole.
+
+    Raises:
+        DataError: when a file cannot be written.
+    """
+    classes = list(results[0].scores.iou)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["method", *_SUMMARY, "PSNR", *(f"IoU/{name}" for name in classes)])
+    for result in results:
+        values = [*_summary(result), result.psnr, *result.scores.iou.values()]
+        writer.writerow([result.name, *("" if value is None else value for value in values)])
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / "metrics.json", (json.dumps(document(results), indent=2) + "\n").encode())
+        _write(out / "metrics.csv", text.getvalue().encode())
+        _write(out / "table.md", (tables(results) + "\n").encode())
+        _write(out / "iou_by_class.png", _bars(results))
+    except OSError as error:
+        raise DataError(f"{out}: the report cannot be written ({error})") from error
+
+
+def _bars(results: Sequence[MethodScores]) -> bytes:
+    """Encoded PNG: IoU by class, one bar for every method, and their mean first."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, and no global state
+    from matplotlib.figure import Figure
+
+    names = ["mIoU", *results[0].scores.iou]
+    width = 0.8 / len(results)
+    figure = Figure(figsize=(max(6.0, 0.35 * len(names) * (1 + 0.3 * len(results))), 4.5), layout="constrained")
+    axes = figure.subplots()
+    for i, result in enumerate(results):
+        values = np.nan_to_num([result.scores.miou, *result.scores.iou.values()])
+        axes.bar(np.arange(len(names)) + (i - (len(results) - 1) / 2) * width, values, width, label=result.name)
+    axes.axvline(0.5, color="0.8", linewidth=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_ylabel("IoU [%]")
+    axes.set_ylim(0, 100)
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside right upper")
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    return picture.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _summary(result: MethodScores) -> tuple[float, float, float]:
+    return result.scores.miou, result.scores.aacc, result.scores.macc
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}"

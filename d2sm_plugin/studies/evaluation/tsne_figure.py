@@ -1,0 +1,77 @@
+"""The picture of an embedding: a panel for each method, over the clear samples."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2sm_plugin.studies.evaluation.method_colours import colour_of
+from d2sm_plugin.studies.evaluation.semantic_methods import CLEAN
+from d2sm_plugin.studies.evaluation.separation import Separation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_CLEAR = "#555555"
+_COLUMNS = 4
+_PANEL = 3.4  # inches
+
+
+def draw(points: Mapping[str, NDArray[np.float64]], scores: Mapping[str, Separation], title: str, lines: bool) -> bytes:
+    """Return a PNG of jointly embedded sets.
+
+    Args:
+        points: (N, 2) of every method and, last, of the clear samples, row by row the same samples.
+        scores: of every method, for the titles of the panels.
+        title: of the picture.
+        lines: join each sample with its clear one.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, and no global state
+    from matplotlib.figure import Figure
+
+    methods = [name for name in points if name != CLEAN]
+    rows = -(-len(methods) // _COLUMNS)
+    columns = -(-len(methods) // rows)  # as even as can be: five are three and two
+    size = (max(5.0, _PANEL * columns), (_PANEL + 0.45) * rows + 0.7)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for i, (axes, name) in enumerate(zip(panels, methods, strict=False)):
+        _panel(axes, points[name], points[CLEAN], colour_of(i, name), name, lines)
+        axes.set_title(f"{name}\nown nearest {scores[name].own_nearest:.0%}, mixed {scores[name].mixed:.0%}", size=10)
+    everything = np.vstack(list(points.values()))
+    middle, half = (everything.max(0) + everything.min(0)) / 2, 0.53 * np.ptp(everything, 0).max()
+    panels[0].set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
+    for axes in panels[len(methods) :]:
+        axes.set_axis_off()
+    figure.suptitle(title, size=11)
+    handles = {}
+    for axes in panels[: len(methods)]:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    order = [*methods, CLEAN]
+    legend = figure.legend(
+        [handles[name] for name in order], order, loc="outside lower center", ncols=len(order), markerscale=2.5
+    )
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    return picture.getvalue()
+
+
+def _panel(
+    axes: Axes, points: NDArray[np.float64], clear: NDArray[np.float64], colour: str, name: str, lines: bool
+) -> None:
+    from matplotlib.collections import LineCollection
+
+    if lines:
+        axes.add_collection(LineCollection(np.stack([points, clear], 1), colors=colour, linewidths=0.4, alpha=0.25))
+    axes.scatter(*clear.T, s=9, color=_CLEAR, alpha=0.7, linewidths=0, label=CLEAN)
+    axes.scatter(*points.T, s=9, color=colour, alpha=0.75, linewidths=0, label=name)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_box_aspect(1)

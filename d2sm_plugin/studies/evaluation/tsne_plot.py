@@ -1,0 +1,171 @@
+"""t-SNE of the semantic features of noisy, restored and clear images (Figure 1), with scores of how they mix."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tabulate import tabulate
+from torch import Tensor
+
+from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.studies.evaluation.divergence_report import as_csv, write_whole
+from d2sm_plugin.studies.evaluation.semantic_features import collect_samples
+from d2sm_plugin.studies.evaluation.semantic_methods import CLEAN, add_material_arguments, gather_material
+from d2sm_plugin.studies.evaluation.semantic_views import read_views
+from d2sm_plugin.studies.evaluation.separation import (
+    FOLDS,
+    NEIGHBOURS,
+    Features,
+    Separation,
+    check_enough,
+    import_sklearn,
+    separation,
+    unit,
+)
+from d2sm_plugin.studies.evaluation.tsne_figure import draw
+
+_HEADERS = ("extractor", "σ", "images", "own nearest [%]", "mixed [%]", "silhouette", "C2ST linear [%]")
+_HEADERS += (f"C2ST {NEIGHBOURS + 1}-nearest [%]",)
+_COLUMNS = ("extractor", "sigma", "method", *Separation._fields)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Embed, draw and score as the command line says; see ``--help``."""
+    arguments = _parser().parse_args(argv)
+    if arguments.samples < NEIGHBOURS + 2:
+        raise OptionError(
+            f"--samples {arguments.samples}: expected at least {NEIGHBOURS + 2}; scores look at {NEIGHBOURS} neighbours"
+        )
+    import_sklearn()
+    material = gather_material(arguments)
+    if len(material.keys) < FOLDS:
+        raise OptionError(
+            f"{arguments.clean}: {len(material.keys)} image(s) are too few; scores take {FOLDS} folds of images"
+        )
+    views = read_views(arguments.extractor, arguments.device)
+    sets = max(map(len, material.rows.values())) + 1
+    check_perplexity(arguments.perplexity, arguments.samples * sets)  # before the work that it would spoil
+    clear = collect_samples(material.clean, material.clean, material.keys, views, CLEAN)
+    chosen = [choose(len(samples), arguments.samples) for samples in clear]
+    for view, samples, rows in zip(views, clear, chosen, strict=True):  # before all others are restored
+        check_enough(len(rows), len(samples.image[rows].unique()), f"extractor '{view.name}'")
+    scores: list[list[object]] = []
+    for sigma, methods in material.rows.items():
+        level = "" if sigma is None else f"{sigma:g}"
+        restored = {
+            method.name: collect_samples(method, material.clean, material.keys, views, f"{method.name} {level}")
+            for method in methods
+        }
+        for i, view in enumerate(views):
+            features = {name: samples[i].features[chosen[i]].cpu().numpy() for name, samples in restored.items()}
+            target, image = clear[i].features[chosen[i]].cpu().numpy(), clear[i].image[chosen[i]].numpy()
+            keys = [material.keys[number] for number in image]
+            scores += _compare(arguments, view.name, level, features, target, image, keys)
+    table = _table(scores)
+    _write(Path(arguments.out), {"scores.csv": as_csv(_COLUMNS, scores), "table.md": f"{table}\n".encode()})
+    print(table)  # noqa: T201  # the table is what the tool is for
+    print(f"\nwritten to {arguments.out}")  # noqa: T201
+    return 0
+
+
+def embed(sets: Sequence[Features], perplexity: float, seed: int) -> list[NDArray[np.float64]]:
+    """Embed several sets of features jointly in the plane, by t-SNE (van der Maaten and Hinton, JMLR 2008).
+
+    Features are divided by their lengths first, so that distances follow the cosine, as the objective does.
+
+    Args:
+        sets: features (N, D) each.
+        perplexity: effective number of neighbours of a point.
+        seed: the same seed gives the same embedding.
+
+    Returns:
+        Points (N, 2) of every set.
+
+    Raises:
+        OptionError: for a perplexity that asks for more neighbours than there are points.
+        DependencyError: when scikit-learn is missing.
+    """
+    joint = np.vstack([unit(features) for features in sets])
+    check_perplexity(perplexity, len(joint))
+    tsne = import_sklearn()["TSNE"](perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
+    points = tsne.fit_transform(joint).astype(np.float64)
+    return np.split(points, np.cumsum([len(features) for features in sets])[:-1])
+
+
+def check_perplexity(perplexity: float, points: int) -> None:
+    """Raise an OptionError unless t-SNE can look at its 3 * perplexity neighbours of each point."""
+    if not 1 <= perplexity <= (points - 1) / 3:
+        raise OptionError(
+            f"--perplexity {perplexity:g}: with {points} points it must be from 1 to {(points - 1) / 3:.4g} (t-SNE "
+            f"looks at three times as many neighbours of each); set another, or take more --samples"
+        )
+
+
+def choose(count: int, limit: int) -> Tensor:
+    """Return ``limit`` of ``count`` indices, drawn with a fixed seed and in ascending order; all if there are fewer."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:limit].sort().values
+
+
+def _compare(
+    arguments: argparse.Namespace,
+    view: str,
+    level: str,
+    restored: dict[str, Features],
+    clear: Features,
+    image: NDArray[np.int64],
+    keys: Sequence[str],
+) -> list[list[object]]:
+    """Score, embed and draw the methods of one view and noise level; returns a row of scores for each."""
+    results = {name: separation(features, clear, image) for name, features in restored.items()}
+    points = dict(
+        zip([*restored, CLEAN], embed([*restored.values(), clear], arguments.perplexity, arguments.seed), strict=True)
+    )
+    title = f"{view}{f', σ = {level}' if level else ''}: {len(clear)} samples of {len(set(keys))} images"
+    rows = [
+        [name, key, index, *map(float, point)]
+        for name, embedded in points.items()
+        for index, (key, point) in enumerate(zip(keys, embedded, strict=True))
+    ]
+    file = "tsne_" + re.sub(r"[^\w.+-]+", "_", view).strip("_") + (f"_sigma{level}" if level else "")
+    picture = draw(points, results, title, arguments.lines)
+    content = {f"{file}.png": picture, f"{file}.csv": as_csv(("method", "image", "sample", "x", "y"), rows)}
+    _write(Path(arguments.out), content)
+    return [[view, level, name, *result] for name, result in results.items()]
+
+
+def _table(scores: Sequence[Sequence[object]]) -> str:
+    rows = []
+    for view, level, name, *values in scores:
+        own, mixed, silhouette, linear, nearest = (float(str(value)) for value in values)
+        shown = [f"{100 * own:.1f}", f"{100 * mixed:.1f}", f"{silhouette:.3f}", f"{100 * linear:.1f}"]
+        rows.append([view, level or "-", name, *shown, f"{100 * nearest:.1f}"])
+    return tabulate(rows, headers=_HEADERS, tablefmt="github", disable_numparse=True)
+
+
+def _write(out: Path, files: dict[str, bytes]) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_whole(out / name, content)
+    except OSError as error:
+        raise DataError(f"{out}: the results cannot be written ({error})") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="t-SNE of the semantic features of noisy, restored and clear images, with scores of how they mix."
+    )
+    add_material_arguments(parser)
+    add = parser.add_argument
+    add("--samples", type=int, default=500, metavar="N", help="samples of each method (default: %(default)s)")
+    add("--perplexity", type=float, default=30, metavar="P", help="of t-SNE (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of t-SNE (default: %(default)s)")
+    add("--lines", action="store_true", help="join each restored sample with its clear one")
+    add("--out", required=True, metavar="DIR", help="folder for pictures, points and scores")
+    return parser
