@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from d2sm_plugin.data.prepare.cli import build_parser
+from d2sm_plugin.data.prepare.prepare_data import build_parser
 from d2sm_plugin.faces.landmarks import IBUG68, POINT_SETS
 from d2sm_plugin.metrics.nrmse_metric import REPORTED, normalisers_of
 from d2sm_plugin.options.reader import read_options

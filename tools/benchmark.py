@@ -8,7 +8,7 @@ python tools/benchmark.py --small --no-memory   # seconds, to see that everythin
 
 import d2sm_plugin  # noqa: F401  # mends the host and registers everything
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.studies.benchmark.cli import main
+from d2sm_plugin.studies.benchmark.benchmark import main
 
 if __name__ == "__main__":
     run_tool(main)

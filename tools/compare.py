@@ -7,7 +7,7 @@ python tools/compare.py options/suites/table1_camvid.yml --out comparison --only
 
 import d2sm_plugin  # noqa: F401  # mends the host and registers everything
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.studies.compare.cli import main
+from d2sm_plugin.studies.compare.compare import main
 
 if __name__ == "__main__":
     run_tool(main)

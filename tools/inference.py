@@ -8,7 +8,7 @@ python tools/inference.py -i frame.png -o restored --network CBDNet --network-ar
 """
 
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.inference.cli import main
+from d2sm_plugin.inference.inference import main
 
 if __name__ == "__main__":
     run_tool(main)

@@ -8,7 +8,7 @@ python tools/prepare_data.py demo --out datasets/demo --num-train 200 --num-val 
 """
 
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.data.prepare.cli import main
+from d2sm_plugin.data.prepare.prepare_data import main
 
 if __name__ == "__main__":
     run_tool(main)

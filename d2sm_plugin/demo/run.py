@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from d2sm_plugin.data.prepare import cli as preparation
+from d2sm_plugin.data.prepare import prepare_data as preparation
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.options.reader import read_options

@@ -13,8 +13,8 @@ import pytest
 from data_samples import contents, image_folder, picture, write_png
 
 from d2sm_plugin.data.image_store import open_images
-from d2sm_plugin.data.prepare.cli import main
 from d2sm_plugin.data.prepare.pictures import Windows
+from d2sm_plugin.data.prepare.prepare_data import main
 from d2sm_plugin.errors import DataError, OptionError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ SLOW_MAIN = """
 import sys, time
 from d2sm_plugin.data import lmdb_writer
 from d2sm_plugin.data.prepare import folder
-from d2sm_plugin.data.prepare.cli import main
+from d2sm_plugin.data.prepare.prepare_data import main
 lmdb_writer._COMMIT_BYTES = 1
 make_job = folder.image_job
 def slow_job(*arguments):

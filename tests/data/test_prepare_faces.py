@@ -11,9 +11,9 @@ from face_samples import drawn_face, landmark_csv
 
 from d2sm_plugin.data.face_dataset import FaceDataset
 from d2sm_plugin.data.image_store import open_images
-from d2sm_plugin.data.prepare.cli import main
 from d2sm_plugin.data.prepare.face_crop import FaceSquare, cut_face, square_around_landmarks, square_of_box
 from d2sm_plugin.data.prepare.face_labels import add_boxes, add_splits, read_labels
+from d2sm_plugin.data.prepare.prepare_data import main
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.faces.landmark_table import read_landmark_table
 from d2sm_plugin.faces.landmarks import HELEN29

@@ -12,7 +12,7 @@ from data_samples import contents, image_folder, label_folder, label_of, picture
 from d2sm_plugin.data.image_store import open_images
 from d2sm_plugin.data.noisy_image_dataset import NoisyImageDataset
 from d2sm_plugin.data.prepare.cityscapes import TRAIN_IDS
-from d2sm_plugin.data.prepare.cli import main
+from d2sm_plugin.data.prepare.prepare_data import main
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.scenes.street_scenes import TRAIN_SEEDS, render_scene
 

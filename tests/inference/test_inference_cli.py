@@ -11,7 +11,7 @@ import torch
 from d2sm_plugin.archs.cbdnet_arch import CBDNet
 from d2sm_plugin.archs.ffdnet_arch import FFDNet
 from d2sm_plugin.errors import CheckpointError, DataError, DependencyError, OptionError
-from d2sm_plugin.inference.cli import main
+from d2sm_plugin.inference.inference import main
 from d2sm_plugin.inference.noise_level import estimate_noise_level
 from d2sm_plugin.inference.picture_files import Picture, read_picture, write_picture
 from d2sm_plugin.inference.restorer import PictureRestorer

@@ -9,7 +9,7 @@ from typing import Any
 from face_samples import face_folder
 from PIL import Image
 
-from d2sm_plugin.data.prepare.cli import main as prepare_data
+from d2sm_plugin.data.prepare.prepare_data import main as prepare_data
 
 #: Patches of the paper's size would not fit into tiny crops.
 PATCH = {"size": 32, "stride": 16}

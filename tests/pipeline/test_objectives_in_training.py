@@ -13,7 +13,7 @@ from runs import equal, tiny_options, weights, write_options
 from torchvision import models
 
 import d2sm_plugin  # noqa: F401
-from d2sm_plugin.data.prepare.cli import main as prepare_data
+from d2sm_plugin.data.prepare.prepare_data import main as prepare_data
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.studies.benchmark.cases.iteration import random_vgg
 

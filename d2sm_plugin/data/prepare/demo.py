@@ -9,7 +9,7 @@ from typing import Any
 from d2sm_plugin.data.decoding import encode_png
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.prepare.arguments import positive
-from d2sm_plugin.data.prepare.jobs import Job, Settings, identity_of, write_lmdbs
+from d2sm_plugin.data.prepare.jobs import RecordJob, Settings, identity_of, write_lmdbs
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.scenes.street_scenes import TRAIN_SEEDS, VAL_SEEDS, render_scene
 from d2sm_plugin.version import __version__
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         write_lmdbs([f"{split}_images.lmdb", f"{split}_labels.lmdb"], jobs, settings, by_processes=True)
 
 
-def scene_job(seed: int, size: tuple[int, int], level: int) -> Job:
+def scene_job(seed: int, size: tuple[int, int], level: int) -> RecordJob:
     """Return the job that stores image and label map of a scene, each in its own LMDB.
 
     Args:
@@ -64,7 +64,7 @@ def scene_job(seed: int, size: tuple[int, int], level: int) -> Job:
     """
     key = f"scene_{seed:06d}"
     identity = identity_of(key, f"scene {size} level={level} version={__version__}")
-    return Job(identity, partial(_records, key, seed, size, level))
+    return RecordJob(identity, partial(_records, key, seed, size, level))
 
 
 def _records(key: str, seed: int, size: tuple[int, int], level: int) -> tuple[list[Record], list[Record]]:

@@ -22,7 +22,7 @@ from d2sm_plugin.data.prepare.face_crop import (
     square_of_box,
 )
 from d2sm_plugin.data.prepare.face_labels import FaceLabel, add_boxes, add_splits, read_labels
-from d2sm_plugin.data.prepare.jobs import Job, Settings, identity_of, write_lmdb
+from d2sm_plugin.data.prepare.jobs import RecordJob, Settings, identity_of, write_lmdb
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.faces.landmark_table import write_landmark_table
 from d2sm_plugin.faces.landmarks import POINT_SETS, PointSet, point_set
@@ -151,7 +151,7 @@ def _write_split(
     tqdm.write(f"{path}: landmarks of {len(table)} faces{remark}")
 
 
-def _face_job(key: str, file: Path, square: FaceSquare, size: int, scale: int, level: int) -> Job:
+def _face_job(key: str, file: Path, square: FaceSquare, size: int, scale: int, level: int) -> RecordJob:
     def make() -> list[Record]:
         try:
             data = file.read_bytes()
@@ -161,4 +161,4 @@ def _face_job(key: str, file: Path, square: FaceSquare, size: int, scale: int, l
         face = shrink_face(face, scale) if scale > 1 else face
         return [Record(key, encode_png(np.ascontiguousarray(face), level), face.shape, ".png", level)]
 
-    return Job(identity_of(key, f"face {square} size={size} scale={scale} level={level}", [file]), make)
+    return RecordJob(identity_of(key, f"face {square} size={size} scale={scale} level={level}", [file]), make)

@@ -9,7 +9,7 @@ from d2sm_plugin.data.decoding import decode_rgb, encode_png
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.prepare.arguments import add_source, add_windows, positive, read_windows, source_folder
 from d2sm_plugin.data.prepare.haze_pairs import HazePair, find_splits
-from d2sm_plugin.data.prepare.jobs import Job, Settings, identity_of, write_lmdb
+from d2sm_plugin.data.prepare.jobs import RecordJob, Settings, identity_of, write_lmdb
 from d2sm_plugin.data.prepare.pictures import Windows, image_job
 from d2sm_plugin.errors import DataError
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         write_lmdb(f"{split}_gt.lmdb", [_clear_job(pair, level, cut) for pair in pairs], settings)
 
 
-def _clear_job(pair: HazePair, level: int, windows: Windows | None) -> Job:
+def _clear_job(pair: HazePair, level: int, windows: Windows | None) -> RecordJob:
     if not pair.frame:
         return image_job(pair.key, pair.clear, level, windows)
 
@@ -66,4 +66,4 @@ def _clear_job(pair: HazePair, level: int, windows: Windows | None) -> Job:
             for number, window in enumerate(cut, start=1)
         ]
 
-    return Job(identity_of(pair.key, f"clear frame={pair.frame} level={level} {windows}", [pair.clear]), make)
+    return RecordJob(identity_of(pair.key, f"clear frame={pair.frame} level={level} {windows}", [pair.clear]), make)

@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Job:
+class RecordJob:
     """What comes from one source image.
 
     Attributes:
@@ -87,12 +87,12 @@ def identity_of(key: str, how: str, sources: Iterable[str | Path] = ()) -> str:
     return hashlib.blake2b("\0".join(parts).encode("utf-8"), digest_size=16).hexdigest()
 
 
-def write_lmdb(name: str, jobs: list[Job], settings: Settings, by_processes: bool = False) -> None:
+def write_lmdb(name: str, jobs: list[RecordJob], settings: Settings, by_processes: bool = False) -> None:
     """Write one LMDB; see :func:`write_lmdbs`."""
     write_lmdbs([name], jobs, settings, by_processes)
 
 
-def write_lmdbs(names: Sequence[str], jobs: list[Job], settings: Settings, by_processes: bool = False) -> None:
+def write_lmdbs(names: Sequence[str], jobs: list[RecordJob], settings: Settings, by_processes: bool = False) -> None:
     """Write one or more LMDBs in ``settings.out`` from the same jobs.
 
     LMDBs that are whole and came from the same jobs are left as they are.
@@ -182,7 +182,7 @@ def _end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _make(job: Job) -> tuple[Job, tuple[list[Record], ...]]:
+def _make(job: RecordJob) -> tuple[RecordJob, tuple[list[Record], ...]]:
     made = job.make()
     return job, made if isinstance(made, tuple) else (made,)
 

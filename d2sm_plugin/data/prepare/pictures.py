@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from d2sm_plugin.data.decoding import decode_label, decode_rgb, encode_png
 from d2sm_plugin.data.lmdb_progress import Record
-from d2sm_plugin.data.prepare.jobs import Job, identity_of
+from d2sm_plugin.data.prepare.jobs import RecordJob, identity_of
 from d2sm_plugin.errors import DataError
 
 IGNORE_INDEX = 255
@@ -61,7 +61,7 @@ class Windows:
         return starts
 
 
-def image_job(key: str, file: str | Path, level: int, windows: Windows | None = None) -> Job:
+def image_job(key: str, file: str | Path, level: int, windows: Windows | None = None) -> RecordJob:
     """Return the job that stores an image file.
 
     A PNG or JPEG file that is stored whole keeps its bytes; anything else becomes a PNG of 8 bits a channel.
@@ -75,12 +75,12 @@ def image_job(key: str, file: str | Path, level: int, windows: Windows | None = 
             return [Record(key, data, pixels.shape, suffix)]
         return _encode(key, pixels, level, windows, str(file))
 
-    return Job(identity_of(key, f"image level={level} {windows}", [file]), make)
+    return RecordJob(identity_of(key, f"image level={level} {windows}", [file]), make)
 
 
 def label_job(
     key: str, file: str | Path, image: str | Path, table: NDArray[np.int16], level: int, windows: Windows | None = None
-) -> Job:
+) -> RecordJob:
     """Return the job that stores a label map as train ids.
 
     Args:
@@ -103,7 +103,7 @@ def label_job(
         return _encode(key, translate(label, table, str(file)), level, windows, str(file))
 
     how = f"label level={level} {windows} {table.tobytes().hex()}"
-    return Job(identity_of(key, how, [file, image]), make)
+    return RecordJob(identity_of(key, how, [file, image]), make)
 
 
 def label_table(train_ids: dict[int, int], known: range) -> NDArray[np.int16]:

@@ -13,7 +13,7 @@ from d2sm_plugin.data.decoding import encode_png
 from d2sm_plugin.data.haze import INDOOR, STREET, HazeRange, add_random_haze, stereo_pair_with_depth
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.prepare.arguments import positive
-from d2sm_plugin.data.prepare.jobs import Job, Settings, identity_of, write_lmdb
+from d2sm_plugin.data.prepare.jobs import RecordJob, Settings, identity_of, write_lmdb
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.scenes.street_scenes import render_scene
 from d2sm_plugin.version import __version__
@@ -82,7 +82,7 @@ class HazyPairs:
         self._how = f"{how} {ranges} level={settings.compress_level} version={__version__}"
         self._level = settings.compress_level
 
-    def job(self, seed: int, hazy: bool) -> Job:
+    def job(self, seed: int, hazy: bool) -> RecordJob:
         """Return the job that stores the hazy or the clear image of a pair."""
         key = f"haze_{seed:06d}"
 
@@ -93,7 +93,7 @@ class HazyPairs:
                 image = np.round(haze.image * 255).astype(np.uint8)
             return [Record(key, encode_png(image, self._level), image.shape, ".png", self._level)]
 
-        return Job(identity_of(key, f"{'hazy' if hazy else 'clear'} {self._how}"), make)
+        return RecordJob(identity_of(key, f"{'hazy' if hazy else 'clear'} {self._how}"), make)
 
 
 def _scenes(size: tuple[int, int]) -> Source:

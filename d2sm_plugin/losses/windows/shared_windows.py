@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from d2sm_plugin.losses.windows.window_pieces import Gather, Job, Place, merged
+from d2sm_plugin.losses.windows.window_pieces import Gather, PieceLayout, Place, merged
 from d2sm_plugin.losses.windows.window_reach import Reach, Step
 
 Windows = Sequence[tuple[int, int]]
@@ -89,7 +89,7 @@ class _Stage(NamedTuple):
     That one is the last of the pieces.
     """
 
-    jobs: list[Job]
+    jobs: list[PieceLayout]
     whole: bool
 
 
@@ -182,21 +182,21 @@ class _Layout:
     def _part(rows: _Band, columns: _Band, row: int, column: int) -> tuple[_Band, _Band, int, int]:
         return rows, columns, 0 if rows.strip is None else row, 0 if columns.strip is None else column
 
-    def job(self, shape: Shape, before: _Layout) -> Job:
+    def job(self, shape: Shape, before: _Layout) -> PieceLayout:
         """How the strips or corners of a shape are put together out of the pieces before the step."""
         places: dict[tuple[_Band, _Band], list[Place]] = {}
         for number, (rows, columns, row, column) in enumerate(self.shapes[shape]):
             found = before.places(number, (row, column), (rows.offset, columns.offset), (rows.strip, columns.strip))
             places.setdefault((rows, columns), []).extend(found)
         blocks = [block for some in places.values() for block in merged(some)]
-        return Job(blocks, len(self.shapes[shape]), shape, image_first=False)
+        return PieceLayout(blocks, len(self.shapes[shape]), shape, image_first=False)
 
-    def windows(self) -> Job:
+    def windows(self) -> PieceLayout:
         """How the windows are put together."""
         sides, places = (self.level.cells, self.level.cells), []
         for number, corner in enumerate(self.corners):
             places += self.places(number, corner, (0, 0), sides)
-        return Job(merged(places), len(self.corners), sides, image_first=True)
+        return PieceLayout(merged(places), len(self.corners), sides, image_first=True)
 
     def places(
         self, number: int, corner: tuple[int, int], first: tuple[int, int], count: tuple[int | None, int | None]

@@ -46,7 +46,7 @@ class Block(NamedTuple):
     source: tuple[_Spot, _Spot, _Spot]
 
 
-class Job(NamedTuple):
+class PieceLayout(NamedTuple):
     """``count`` maps of a shape that are put together, for each of B images; a side of None is as long as the images'.
 
     Their order is image by image, or map by map.
@@ -138,7 +138,7 @@ class Gather(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, jobs: list[Job], batch: int, *pieces: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, jobs: list[PieceLayout], batch: int, *pieces: Tensor) -> tuple[Tensor, ...]:
         """Maps (count * B, C, h, w) of each job."""
         ctx.jobs, ctx.batch, ctx.shapes = jobs, batch, [piece.shape for piece in pieces]
         ctx.layout = torch.channels_last if _is_channels_last(pieces[0]) else torch.contiguous_format
@@ -167,13 +167,13 @@ def _is_channels_last(maps: Tensor) -> bool:
     return maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
 
 
-def _sides(job: Job, pieces: Sequence[Tensor]) -> tuple[int, int]:
+def _sides(job: PieceLayout, pieces: Sequence[Tensor]) -> tuple[int, int]:
     """Height and width of a job's maps."""
     height, width = pieces[job.blocks[0].piece].shape[-2:]
     return height if job.shape[0] is None else job.shape[0], width if job.shape[1] is None else job.shape[1]
 
 
-def _views(job: Job, batch: int, maps: Tensor, pieces: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+def _views(job: PieceLayout, batch: int, maps: Tensor, pieces: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """Views (rows, columns, B, C, h, w) of the blocks of a job's maps, and of where they are in their pieces."""
     if job.image_first:
         maps = maps.unflatten(0, (batch, job.count)).transpose(0, 1)

@@ -28,7 +28,7 @@ from d2sm_plugin.studies.benchmark.measure import timed
 from d2sm_plugin.studies.benchmark.memory import forget_peak, peak_resident, resident
 from d2sm_plugin.studies.compare.child import write_json
 from d2sm_plugin.studies.compare.fingerprint import fingerprint
-from d2sm_plugin.studies.compare.jobs import Job
+from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.runner import environment
 from d2sm_plugin.studies.compare.suite import Suite
 
@@ -36,7 +36,7 @@ FILE = "cost.json"
 _MIB = 2**20
 
 
-def read_cost(suite: Suite, jobs: Sequence[Job], folder: Path) -> dict[str, dict[str, float]]:
+def read_cost(suite: Suite, jobs: Sequence[SuiteRun], folder: Path) -> dict[str, dict[str, float]]:
     """Return variant -> ratios ``time`` and ``memory`` to the baseline, as far as they were measured as defined now.
 
     ``time`` compares CPU time on a CPU, which other processes disturb less, and wall time on a GPU.
@@ -70,7 +70,7 @@ def cost_lock(out: Path) -> FileLock:
     return FileLock(out / "cost.lock")
 
 
-def measure_cost(suite: Suite, jobs: Sequence[Job], folder: Path) -> None:
+def measure_cost(suite: Suite, jobs: Sequence[SuiteRun], folder: Path) -> None:
     """Measure every variant in turns, round by round, and write ``cost.json``.
 
     Each figure is the median over the steps of a round: ``wall`` and ``cpu`` in seconds, a value for each round.
@@ -169,5 +169,5 @@ def _processor() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "CPU")
 
 
-def _marks(jobs: Sequence[Job]) -> dict[str, str]:
+def _marks(jobs: Sequence[SuiteRun]) -> dict[str, str]:
     return {job.row: fingerprint(job.definition) for job in jobs if job.train is not None}

@@ -10,14 +10,14 @@ from typing import Any
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.studies.compare.child import write_json
 from d2sm_plugin.studies.compare.fingerprint import fingerprint
-from d2sm_plugin.studies.compare.jobs import Job
+from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.merge import differences
 
 _FILE = "definitions.json"
 _SHOWN = 4
 
 
-def changed_variants(jobs: Sequence[Job], report: Path) -> dict[str, list[str]]:
+def changed_variants(jobs: Sequence[SuiteRun], report: Path) -> dict[str, list[str]]:
     """Return the variants that were defined otherwise when runs of theirs began: name -> what differs.
 
     Args:
@@ -37,7 +37,7 @@ def changed_variants(jobs: Sequence[Job], report: Path) -> dict[str, list[str]]:
     return changed
 
 
-def check_definitions(jobs: Sequence[Job], report: Path, source: str | Path) -> None:
+def check_definitions(jobs: Sequence[SuiteRun], report: Path, source: str | Path) -> None:
     """Refuse a suite in which a variant has changed since its runs were made.
 
     Raises:
@@ -56,12 +56,12 @@ def check_definitions(jobs: Sequence[Job], report: Path, source: str | Path) -> 
     )
 
 
-def record_definitions(jobs: Sequence[Job], report: Path) -> None:
+def record_definitions(jobs: Sequence[SuiteRun], report: Path) -> None:
     """Keep the present definitions for later calls."""
     report.mkdir(parents=True, exist_ok=True)
     write_json(report / _FILE, _definitions(jobs))
 
 
-def _definitions(jobs: Sequence[Job]) -> dict[str, Any]:
+def _definitions(jobs: Sequence[SuiteRun]) -> dict[str, Any]:
     found = {job.row: job.definition for job in jobs if job.train is not None}
     return json.loads(json.dumps(found, default=str))

@@ -23,7 +23,7 @@ from d2sm_plugin.pipeline.loaders import build_dataset, evaluation_blocks
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 from d2sm_plugin.pipeline.validation import image_keys
 from d2sm_plugin.registry import build
-from d2sm_plugin.studies.compare.jobs import Job
+from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.suite import Suite
 from d2sm_plugin.studies.evaluation.comparison_pictures import stack
 from d2sm_plugin.studies.evaluation.methods import spread
@@ -35,7 +35,7 @@ _COLUMNS = 4
 _NARROWEST = 256  # smaller crops are enlarged, or their labels would not fit
 
 
-def write_grids(suite: Suite, jobs: Sequence[Job], folder: Path) -> list[Path]:
+def write_grids(suite: Suite, jobs: Sequence[SuiteRun], folder: Path) -> list[Path]:
     """Write pictures for some images of every test set: input, every row, clean, with the PSNR of the crop.
 
     They are named ``grid_KEY_SIGMA.png``, or ``grid_KEY_SET.png`` where sets share a noise level or have none.
@@ -105,8 +105,8 @@ def most_detailed(image: Image, size: int) -> Crop:
     return int(y), int(x), height, width
 
 
-def _first_finished(jobs: Sequence[Job]) -> dict[str, Job]:
-    shown: dict[str, Job] = {}
+def _first_finished(jobs: Sequence[SuiteRun]) -> dict[str, SuiteRun]:
+    shown: dict[str, SuiteRun] = {}
     for job in sorted(jobs, key=lambda job: -1 if job.seed is None else job.seed):
         if job.kind == "run" and job.finished():
             shown.setdefault(job.row, job)
@@ -129,7 +129,7 @@ def _keys(suite: Suite, known: Sequence[str], test_set: str) -> list[str]:
     return suite.grid.keys
 
 
-def _restored(job: Job, test_set: str, item: Mapping[str, Any]) -> Image:
+def _restored(job: SuiteRun, test_set: str, item: Mapping[str, Any]) -> Image:
     """Return the restored image of an item, from the file that an earlier report left, or made now."""
     path = job.out / "results" / f"{job.name}-{job.test_name}" / "grid" / test_set / f"{item['key']}.png"
     if not path.is_file():
@@ -140,7 +140,7 @@ def _restored(job: Job, test_set: str, item: Mapping[str, Any]) -> Image:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def _restore(job: Job, item: Mapping[str, Any]) -> Image:
+def _restore(job: SuiteRun, item: Mapping[str, Any]) -> Image:
     options = validate_options(deepcopy(dict(job.test)), is_train=False)
     device = "cuda" if torch.cuda.is_available() and options["num_gpu"] != 0 else "cpu"
     network = build(ARCH_REGISTRY, options["network_g"], "network_g")

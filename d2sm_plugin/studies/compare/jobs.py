@@ -25,7 +25,7 @@ TRAIN_FILE, TRAINED, LOCK, LOG = "train.yml", "trained.json", "lock", "log.txt"
 
 
 @dataclass(frozen=True)
-class Job:
+class SuiteRun:
     """One row and seed of a suite: a training and its test, or a test alone.
 
     Attributes:
@@ -157,7 +157,7 @@ def test_options(suite: Suite, train: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": "test", **shared, "datasets": suite.test.datasets, "path": {}, "val": val}
 
 
-def make_jobs(suite: Suite, base: Mapping[str, Any], out: Path, source: str | Path) -> list[Job]:
+def make_jobs(suite: Suite, base: Mapping[str, Any], out: Path, source: str | Path) -> list[SuiteRun]:
     """Return every job of a suite, checked: untrained rows first, then the variants, seed by seed.
 
     Runs of other suites with the same fingerprint are found again by it, whatever their row was called.
@@ -183,24 +183,24 @@ def make_jobs(suite: Suite, base: Mapping[str, Any], out: Path, source: str | Pa
         train = trains[variant] | {"manual_seed": seed}
         mark = marks[variant]
         name = names.setdefault((mark, seed), _run_name(out, variant, mark, seed))
-        jobs.append(Job(variant, seed, "run", out, name, train, test_options(suite, train), suite.processes))
+        jobs.append(SuiteRun(variant, seed, "run", out, name, train, test_options(suite, train), suite.processes))
     return jobs
 
 
-def _untrained(suite: Suite, common: Mapping[str, Any], out: Path) -> list[Job]:
+def _untrained(suite: Suite, common: Mapping[str, Any], out: Path) -> list[SuiteRun]:
     jobs = []
     rows = suite.untrained
     test = test_options(suite, common)
     if rows.input is not None or rows.clean is not None:
         bare = {**test, "network_g": {"type": test["network_g"]["type"]}}  # no network has a part in it
         mark = fingerprint(essence(bare))
-        jobs.append(Job("input and clean", None, "reference", out, f"reference-{mark}", None, bare))
+        jobs.append(SuiteRun("input and clean", None, "reference", out, f"reference-{mark}", None, bare))
     path = common.get("path") or {}
     if rows.start is not None and path.get("pretrain_network_g"):
         kept = ("pretrain_network_g", "param_key_g", "strict_load_g")
         start = {**test, "path": {key: path[key] for key in kept if key in path}}
         mark = fingerprint(essence({**start, "val": {}, "datasets": {}}))
-        jobs.append(Job(rows.start, None, "run", out, f"start-{mark}", None, start))
+        jobs.append(SuiteRun(rows.start, None, "run", out, f"start-{mark}", None, start))
     return jobs
 
 

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, and no
 from matplotlib.figure import Figure
 
 from d2sm_plugin.errors import DataError
-from d2sm_plugin.studies.compare.jobs import Job
+from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.scores import Column, Scores
 from d2sm_plugin.studies.compare.suite import Suite
 from d2sm_plugin.studies.compare.tables import set_title, title
@@ -27,7 +27,7 @@ _STYLES = ("-", "--", ":", "-.")
 _MARKERS = "os^Dv"
 
 
-def read_curves(jobs: Sequence[Job]) -> dict[str, Curves]:
+def read_curves(jobs: Sequence[SuiteRun]) -> dict[str, Curves]:
     """Return what the trainings, finished or not, measured on their validation sets, by variant."""
     found: dict[str, Curves] = {}
     for job in jobs:
@@ -44,7 +44,7 @@ def read_curves(jobs: Sequence[Job]) -> dict[str, Curves]:
     return found
 
 
-def plot_convergence(suite: Suite, jobs: Sequence[Job], metrics: Sequence[str], path: Path) -> bool:
+def plot_convergence(suite: Suite, jobs: Sequence[SuiteRun], metrics: Sequence[str], path: Path) -> bool:
     """Draw validation metrics against steps: a line for each variant, a band from the lowest to the highest seed.
 
     Args:

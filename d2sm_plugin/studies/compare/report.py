@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from d2sm_plugin.studies.compare.cost import read_cost
 from d2sm_plugin.studies.compare.grids import write_grids
-from d2sm_plugin.studies.compare.jobs import LOCK, Job
+from d2sm_plugin.studies.compare.jobs import LOCK, SuiteRun
 from d2sm_plugin.studies.compare.plots import plot_convergence, plot_trade
 from d2sm_plugin.studies.compare.scores import Scores
 from d2sm_plugin.studies.compare.suite import Suite
@@ -17,7 +17,7 @@ from d2sm_plugin.studies.compare.tables import write_tables
 
 
 def write_report(
-    suite: Suite, jobs: Sequence[Job], folder: Path, failed: Sequence[str] = (), grids: bool = True
+    suite: Suite, jobs: Sequence[SuiteRun], folder: Path, failed: Sequence[str] = (), grids: bool = True
 ) -> str:
     """Write tables, plots and picture grids of the finished runs; calls that do so at one time wait for each other.
 
@@ -44,7 +44,7 @@ def report_lock(folder: Path) -> FileLock:
     return FileLock(folder / LOCK)
 
 
-def _write(suite: Suite, jobs: Sequence[Job], folder: Path, failed: Sequence[str], grids: bool) -> str:
+def _write(suite: Suite, jobs: Sequence[SuiteRun], folder: Path, failed: Sequence[str], grids: bool) -> str:
     scores = Scores(suite, jobs, failed)
     text = write_tables(scores, read_cost(suite, jobs, folder), folder)
     metrics = list(dict.fromkeys(column.metric for column in scores.columns))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from d2sm_plugin.pipeline.interrupt import StopSignals
 from d2sm_plugin.studies.compare.child import BUSY, STOPPED
-from d2sm_plugin.studies.compare.jobs import LOG, Job
+from d2sm_plugin.studies.compare.jobs import LOG, SuiteRun
 
 _POLL_SECONDS = 0.2
 _LAST_LINES = 12
@@ -36,7 +36,7 @@ class Outcome:
 
 @dataclass
 class _Child:
-    job: Job
+    job: SuiteRun
     slot: int
     process: subprocess.Popen[bytes]
 
@@ -53,7 +53,7 @@ class Runner:
         on_finished: called after each job that ended well.
     """
 
-    def __init__(self, jobs: Sequence[Job], slots: int, on_finished: Callable[[], None]) -> None:
+    def __init__(self, jobs: Sequence[SuiteRun], slots: int, on_finished: Callable[[], None]) -> None:
         self.waiting = [job for job in jobs if not job.finished()]
         self.slots = slots
         self.on_finished = on_finished
@@ -107,11 +107,11 @@ class Runner:
                 self._failed(child.job, status)
             self._show()
 
-    def _done(self, job: Job) -> None:
+    def _done(self, job: SuiteRun) -> None:
         self.bar.update()
         self.on_finished()
 
-    def _failed(self, job: Job, status: int) -> None:
+    def _failed(self, job: SuiteRun, status: int) -> None:
         self.outcome.failed[job.name] = status
         log = job.folder / LOG
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
@@ -131,7 +131,7 @@ class Runner:
         self.bar.set_postfix_str(", ".join(names))
 
 
-def start(job: Job, slot: int, slots: int) -> subprocess.Popen[bytes]:
+def start(job: SuiteRun, slot: int, slots: int) -> subprocess.Popen[bytes]:
     """Start the process of a job (under torchrun where its training has several); its output is appended to its log."""
     job.write_options()
     processes = 1 if job.trained() else job.processes

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from d2sm_plugin.pipeline.loaders import evaluation_blocks
-from d2sm_plugin.studies.compare.jobs import Job
+from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.references import CLEAN_PREFIX
 from d2sm_plugin.studies.compare.suite import Suite
 
@@ -50,7 +50,7 @@ class Scores:
         failed: names of jobs that failed in this call.
     """
 
-    def __init__(self, suite: Suite, jobs: Sequence[Job], failed: Sequence[str] = ()) -> None:
+    def __init__(self, suite: Suite, jobs: Sequence[SuiteRun], failed: Sequence[str] = ()) -> None:
         self.suite = suite
         self.values: dict[str, dict[int | None, Mapping[str, Mapping[str, float]]]] = {}
         self.expected: dict[str, int] = {}
@@ -68,7 +68,7 @@ class Scores:
                     self.versions.setdefault(job.versions(), {}).setdefault(job.row, []).append(job.seed)
         self.columns = _columns(suite)
 
-    def _take(self, job: Job) -> None:
+    def _take(self, job: SuiteRun) -> None:
         if job.kind != "reference":
             self.values.setdefault(job.row, {})[job.seed] = job.scores()
             return

@@ -6,7 +6,7 @@ import pytest
 
 from d2sm_plugin.data.haze import add_random_haze
 from d2sm_plugin.data.image_store import open_images
-from d2sm_plugin.data.prepare.cli import main
+from d2sm_plugin.data.prepare.prepare_data import main
 from d2sm_plugin.errors import DataError, OptionError
 
 

@@ -9,8 +9,8 @@ from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses import PatchSampler, QueueSampler, semantic_divergence
 from d2sm_plugin.statistics.formula import PrintedQueue, printed_divergence
+from d2sm_plugin.studies.benchmark.benchmark import main, table_rows
 from d2sm_plugin.studies.benchmark.cases import NAMES, build_case
-from d2sm_plugin.studies.benchmark.cli import main, table_rows
 from d2sm_plugin.studies.benchmark.frontier import EXTRACTOR, plot_frontier
 from d2sm_plugin.studies.benchmark.measure import Case, Settings, count_flops, ratios, run_case, timed
 from d2sm_plugin.studies.benchmark.memory import peak_memory

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from compare_material import ROOT
 
-from d2sm_plugin.data.prepare.cli import main as prepare_data
+from d2sm_plugin.data.prepare.prepare_data import main as prepare_data
 from d2sm_plugin.demo.segmentor import DEMO_CONFIG
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.studies.compare.fingerprint import essence, fingerprint

@@ -13,7 +13,7 @@ from compare_material import base_options, run_compare, start_compare, suite_con
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
 from d2sm_plugin.pipeline.experiment import versions
-from d2sm_plugin.studies.compare.cli import main
+from d2sm_plugin.studies.compare.compare import main
 from d2sm_plugin.studies.compare.jobs import make_jobs
 from d2sm_plugin.studies.compare.runner import start
 from d2sm_plugin.studies.compare.suite import read_suite

@@ -10,7 +10,8 @@ import pytest
 from compare_material import base_options, suite_content, write_suite
 
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.studies.compare import cli, plots
+from d2sm_plugin.studies.compare import compare as cli
+from d2sm_plugin.studies.compare import plots
 from d2sm_plugin.studies.compare.cost import cost_lock, measure_training, read_cost
 from d2sm_plugin.studies.compare.fingerprint import essence, fingerprint
 from d2sm_plugin.studies.compare.grids import _suffix, draw_grid, most_detailed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from d2sm_plugin.data.noisy_image_dataset import NoisyImageDataset
-from d2sm_plugin.data.prepare.cli import main as prepare_data
+from d2sm_plugin.data.prepare.prepare_data import main as prepare_data
 from d2sm_plugin.studies.benchmark.material import scene_folder
 from d2sm_plugin.studies.benchmark.measure import Case, Settings, Step
 

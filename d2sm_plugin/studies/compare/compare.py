@@ -12,7 +12,7 @@ from tabulate import tabulate
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.studies.compare.cost import cost_lock, measure_cost, read_cost
 from d2sm_plugin.studies.compare.definitions import check_definitions, record_definitions
-from d2sm_plugin.studies.compare.jobs import Job, make_jobs
+from d2sm_plugin.studies.compare.jobs import SuiteRun, make_jobs
 from d2sm_plugin.studies.compare.report import report_lock, write_report
 from d2sm_plugin.studies.compare.runner import Outcome, Runner
 from d2sm_plugin.studies.compare.suite import Suite, read_suite
@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return INTERRUPTED if outcome.stopped else FAILED if outcome.failed else 0
 
 
-def _write_so_far(suite: Suite, jobs: Sequence[Job], report: Path) -> None:
+def _write_so_far(suite: Suite, jobs: Sequence[SuiteRun], report: Path) -> None:
     write_report(suite, jobs, report, grids=False)
 
 
-def _measure_cost(suite: Suite, jobs: Sequence[Job], report: Path, args: argparse.Namespace) -> None:
+def _measure_cost(suite: Suite, jobs: Sequence[SuiteRun], report: Path, args: argparse.Namespace) -> None:
     """Measure cost if it is asked for or due, one call at a time."""
     if not (args.cost_only or _cost_is_due(suite, jobs, report, args)):
         return
@@ -59,14 +59,16 @@ def _measure_cost(suite: Suite, jobs: Sequence[Job], report: Path, args: argpars
             measure_cost(suite, jobs, report)
 
 
-def _cost_is_due(suite: Suite, jobs: Sequence[Job], report: Path, args: argparse.Namespace) -> bool:
+def _cost_is_due(suite: Suite, jobs: Sequence[SuiteRun], report: Path, args: argparse.Namespace) -> bool:
     """Whether everything has run, and cost is still to be measured."""
     if args.report_only or args.no_cost or not all(job.finished() for job in jobs):
         return False
     return set(read_cost(suite, jobs, report)) != set(suite.variants)
 
 
-def choose(jobs: Sequence[Job], suite: Suite, only: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Job]:
+def choose(
+    jobs: Sequence[SuiteRun], suite: Suite, only: Sequence[str] | None, seeds: Sequence[int] | None
+) -> list[SuiteRun]:
     """Return the jobs of some rows and seeds; untrained rows always.
 
     Raises:
