@@ -87,6 +87,8 @@ def measure_cost(suite: Suite, jobs: Sequence[SuiteRun], folder: Path) -> None:
         bar.set_postfix_str(variant)
         measured[variant].append(_measure_in_process(variant, trains[variant], suite))
     first = measured[suite.baseline][0]
+    if not max(one["peak_mib"] for one in measured[suite.baseline]):
+        raise TrainingError(f"cost of '{suite.baseline}': no memory was seen in use; --no-cost leaves it out")
     marks = _marks(jobs)
     variants = {
         name: {
@@ -156,7 +158,7 @@ def measure_training(raw: Mapping[str, Any], steps: int, drop: int) -> dict[str,
     return {
         "wall": statistics.median(wall),
         "cpu": statistics.median(cpu),
-        "peak_mib": (peak - before) / _MIB,
+        "peak_mib": max(0, peak - before) / _MIB,  # a process may give memory back between the two readings
         "device": device.type,
         "processor": torch.cuda.get_device_name() if on_gpu else _processor(),
         "threads": torch.get_num_threads(),
