@@ -46,7 +46,13 @@ class TrainingError(D2SMError, RuntimeError):
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'? known: a, b, x"`` for a misspelt ``name``, as the tail of an error message."""
     known = sorted({str(item) for item in known})
+    near = nearest(name, known)
+    hint = f"; did you mean '{near}'?" if near else ";"
+    return f"{hint} known: {', '.join(known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one is closest to, if any is close; case makes no difference."""
     by_folded_case = {item.lower(): item for item in known}
     near = difflib.get_close_matches(str(name).lower(), by_folded_case, n=1, cutoff=0.6)
-    hint = f"; did you mean '{by_folded_case[near[0]]}'?" if near else ";"
-    return f"{hint} known: {', '.join(known)}"
+    return by_folded_case[near[0]] if near else None

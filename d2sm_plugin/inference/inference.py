@@ -17,8 +17,9 @@ from d2sm_plugin.errors import D2SMError, DataError, OptionError
 from d2sm_plugin.inference.noise_level import ESTIMATE, parse_noise_level
 from d2sm_plugin.inference.picture_files import FORMATS, read_picture, write_picture
 from d2sm_plugin.inference.restorer import PictureRestorer
+from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.registry import build
-from d2sm_plugin.safe_yaml import parse_yaml, read_yaml
+from d2sm_plugin.safe_yaml import parse_yaml
 from d2sm_plugin.weights import load_weights
 
 
@@ -133,7 +134,7 @@ def build_network(arguments: argparse.Namespace) -> nn.Module:
     """
     device = _device(arguments.device)
     if arguments.opt is not None:
-        block = read_yaml(arguments.opt).get("network_g")
+        block = read_option_file(arguments.opt).content.get("network_g")
         where = f"{arguments.opt}: network_g"
         if not isinstance(block, dict):
             raise OptionError(f"{where}: expected the block that describes the network, as in a training's option file")

@@ -11,8 +11,9 @@ from pydantic_core import ErrorDetails
 
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.options.checks import check_types
+from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.options.schema import LoggerOptions, Options, PathOptions, Strict, TrainOptions, ValOptions
-from d2sm_plugin.safe_yaml import parse_yaml, read_yaml
+from d2sm_plugin.safe_yaml import parse_yaml
 
 _BLOCKS: dict[str, type] = {
     "path": PathOptions,
@@ -26,7 +27,7 @@ def read_options(path: str | Path, is_train: bool = True, force: Iterable[str] =
     """Read and validate an option file.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a shipped one; see :func:`d2sm_plugin.options.files.read_option_file`.
         is_train: training needs a ``train`` block and a ``train`` dataset; testing a ``test`` or ``val`` dataset.
         force: overrides ``"a:b=value"`` of the command line; values are read as YAML.
 
@@ -36,14 +37,13 @@ def read_options(path: str | Path, is_train: bool = True, force: Iterable[str] =
     Raises:
         OptionError: for anything that cannot be used; the message names the file, the key's path and what it takes.
     """
-    raw = read_yaml(path)
+    file = read_option_file(path)
     for entry in force:
-        apply_override(raw, entry)
+        apply_override(file.content, entry)
     try:
-        options = validate_options(raw, is_train)
+        return validate_options(file.content, is_train)
     except OptionError as error:
-        raise OptionError(f"{path}: {error}") from None
-    return options
+        raise OptionError(f"{file}: {error}") from None
 
 
 def validate_options(raw: dict[str, Any], is_train: bool = True) -> dict[str, Any]:

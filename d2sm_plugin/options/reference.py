@@ -25,6 +25,10 @@ Of BasicSR's loader keys in a dataset's block, `batch_size_per_gpu`, `num_worker
 `num_prefetch_queue` act; `use_shuffle`, `prefetch_mode`, `pin_memory` and `persistent_workers` are accepted and have no
 effect: training data are always shuffled, workers live as long as the run, and memory is pinned where there is a GPU.
 Any key can be set on the command line: `--force_yml train:total_iter=1000 train:optim_g:lr=1e-4`.
+
+A file with `extends: other.yml` states only what it changes in another one, which is named relative to it or is a
+shipped one. Blocks are merged key by key; a block of another `type` replaces the old one; `~` takes a block away, and
+sets any other key to none. A run keeps the merged whole.
 """
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (

@@ -21,6 +21,7 @@ from basicsr.version import __version__ as host_version
 from torch.utils.tensorboard import SummaryWriter
 
 from d2sm_plugin.errors import DataError
+from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.version import __version__
 
 LOG_FORMAT = "%(asctime)s %(levelname)s: %(message)s"
@@ -44,7 +45,8 @@ class Folder:
     def start(self, option_file: str | Path, options: Mapping[str, Any], resume: bool) -> None:
         """Make the folder; one left by an earlier run of that name is put aside (``_archived_TIME``), as BasicSR does.
 
-        The option file is kept as it was given and, as ``options.yml``, with every default filled in.
+        The option file is kept as it was given, laid over those that it extends, and, as ``options.yml``, with every
+        override and default filled in.
 
         Raises:
             DataError: when the folder cannot be made or written.
@@ -55,9 +57,9 @@ class Folder:
                 if folder.exists() and not resume:
                     folder.rename(f"{folder}_archived_{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() % 1000:03d}")
             self.path.mkdir(parents=True, exist_ok=True)
-            text = Path(option_file).read_text(encoding="utf-8")
+            file = read_option_file(option_file)
             header = f"# {time.asctime()}\n# {' '.join(map(shlex.quote, sys.argv))}\n\n"
-            (self.path / Path(option_file).name).write_text(header + text, encoding="utf-8")
+            (self.path / file.files[0].name).write_text(header + file.text(), encoding="utf-8")
             filled_in = yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
             (self.path / "options.yml").write_text(filled_in, encoding="utf-8")
         except OSError as error:

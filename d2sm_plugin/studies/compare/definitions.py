@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.options.merge import differences
 from d2sm_plugin.studies.compare.child import write_json
 from d2sm_plugin.studies.compare.fingerprint import fingerprint
 from d2sm_plugin.studies.compare.jobs import SuiteRun
-from d2sm_plugin.studies.compare.merge import differences
 
 _FILE = "definitions.json"
 _SHOWN = 4

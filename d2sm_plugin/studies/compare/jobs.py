@@ -15,10 +15,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.options.merge import merge
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
 from d2sm_plugin.studies.compare.fingerprint import essence, fingerprint
-from d2sm_plugin.studies.compare.merge import merge
 from d2sm_plugin.studies.compare.suite import Suite
 
 TRAIN_FILE, TRAINED, LOCK, LOG = "train.yml", "trained.json", "lock", "log.txt"

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.options.reader import apply_override
-from d2sm_plugin.safe_yaml import read_yaml
-from d2sm_plugin.studies.compare.merge import merge
 
 Block = dict[str, Any]
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
@@ -125,11 +124,8 @@ class Suite(Strict):
 def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict[str, Any]]:
     """Read and check a suite file and the option file it is based on.
 
-    With ``extends: FILE`` a suite is laid over another suite file, as variants are over the base: shared parts are
-    written once.
-
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a shipped one.
         force: overrides ``"options:train:total_iter=100"`` of keys of the suite file; ``"variants:NAME=~"`` leaves a
             variant out.
 
@@ -139,7 +135,8 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
     Raises:
         OptionError: for anything that cannot be used; the message names the file and the key.
     """
-    raw = _read_extended(Path(path), [])
+    file = read_option_file(path, relative=["base"])
+    raw = file.content
     if isinstance(raw.get("variants"), dict):  # an empty block in the file is a variant that changes nothing
         raw["variants"] = {str(n): {} if block is None else block for n, block in raw["variants"].items()}
     for entry in force:
@@ -149,25 +146,11 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
-        raise OptionError(f"{path}: {_explain(error)}") from None
+        raise OptionError(f"{file}: {_explain(error)}") from None
     for variant in suite.variants:
         if len(set(suite.seeds_of(variant))) < len(suite.seeds_of(variant)):
-            raise OptionError(f"{path}: seeds of '{variant}': one is given twice")
-    return suite, read_yaml(suite.base)
-
-
-def _read_extended(path: Path, below: list[Path]) -> dict[str, Any]:
-    """Return a suite file laid over the one it extends, with the path of its base option file made whole."""
-    raw = read_yaml(path)
-    if isinstance(raw.get("base"), str):
-        raw["base"] = str(path.parent / raw["base"])
-    parent = raw.pop("extends", None)
-    if parent is None:
-        return raw
-    file = path.parent / str(parent)
-    if file in below:
-        raise OptionError(f"{path}: extends: it leads back to {file}")
-    return merge(_read_extended(file, [*below, path]), raw)
+            raise OptionError(f"{file}: seeds of '{variant}': one is given twice")
+    return suite, read_option_file(suite.base).content
 
 
 def _explain(error: ValidationError) -> str:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.losses import D2SMLoss, PatchSampler
+from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.registry import build
-from d2sm_plugin.safe_yaml import parse_yaml, read_yaml
+from d2sm_plugin.safe_yaml import parse_yaml
 from d2sm_plugin.studies.evaluation.methods import Image
 
 # What makes no difference to the features of one image.
@@ -93,7 +94,7 @@ def _read_view(entry: str, device: str) -> View:
         if not isinstance(block, dict):
             raise OptionError(f"--extractor {source}: expected a block {{key: value, ...}}")
     else:
-        block, where = _block_in_file(read_yaml(source), source), source
+        block, where = _block_in_file(read_option_file(source).content, source), source
     if "extractor" not in block:
         block = {"extractor": block}
     arguments = {key: value for key, value in block.items() if key not in _NOT_OF_A_VIEW}

@@ -10,12 +10,12 @@ import pytest
 from compare_material import ROOT, base_options, suite_content, write_suite
 
 from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.options.merge import differences, merge
 from d2sm_plugin.safe_yaml import read_yaml
 from d2sm_plugin.studies.compare import runner
 from d2sm_plugin.studies.compare.child import STOPPED
 from d2sm_plugin.studies.compare.fingerprint import content_of, essence, fingerprint
 from d2sm_plugin.studies.compare.jobs import make_jobs, training_options
-from d2sm_plugin.studies.compare.merge import differences, merge
 from d2sm_plugin.studies.compare.suite import read_suite
 
 
