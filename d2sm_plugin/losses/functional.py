@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
+from d2sm_plugin.statistics.dense_divergence import match_densely
+from d2sm_plugin.statistics.formula import DIVERGENCES
 from d2sm_plugin.statistics.precision import full_precision
 from d2sm_plugin.statistics.row_divergence import match_statistics, through_norm, unit_rows
 from d2sm_plugin.statistics.row_sums import KINDS
@@ -28,8 +30,9 @@ def semantic_divergence(restored: Tensor, clear: Tensor, kind: str = "kl", reduc
         restored: features (N, D) of restored images; row i belongs to row i of ``clear``.
         clear: features (N, D) of clear images, taken as constants: no gradient reaches them.
         kind: ``"kl"`` is KL(restored || clear), the paper's eq. 2; ``"reverse_kl"`` is KL(clear || restored), the
-            iKLD of Table 4; ``"js"`` is half the sum of both, the paper's eq. 10 (half the Jeffreys divergence, not
-            the textbook Jensen-Shannon divergence, which compares with a mixture).
+            iKLD of Table 4; ``"js"`` is half the sum of both, the paper's eq. 10 (half the Jeffreys divergence);
+            ``"js_mixture"`` is the textbook Jensen-Shannon divergence, which compares with a mixture; or another kind
+            of :func:`~d2sm_plugin.statistics.formula.register_divergence`. The last two take N x N matrices.
         reduction: ``"sum"`` as in eq. 2, or ``"mean"``, the sum divided by N.
 
     Returns:
@@ -45,12 +48,15 @@ def semantic_divergence(restored: Tensor, clear: Tensor, kind: str = "kl", reduc
     with_gradient = restored.requires_grad and torch.is_grad_enabled()
     with torch.no_grad(), full_precision(restored.device):
         rows, norm = unit_rows(restored.to(dtype), clear.to(dtype))
-        matched = match_statistics(rows, [], rows.part(0, 0), kind, with_gradient)
+        if kind in KINDS:
+            value, gradient, *_ = match_statistics(rows, [], rows.part(0, 0), kind, with_gradient)
+        else:
+            value, gradient = match_densely(rows, [], kind, with_gradient)
         scale = 1.0 if reduction == "sum" else 1.0 / max(1, restored.shape[0])
-        value = (matched.value * scale).to(dtype)
-        if matched.gradient is None:
+        value = (value * scale).to(dtype)
+        if gradient is None:
             return value
-        gradient = through_norm(matched.gradient * scale, rows.restored, norm)
+        gradient = through_norm(gradient * scale, rows.restored, norm)
     return attach_gradient(restored, value, gradient)
 
 
@@ -82,8 +88,8 @@ def computing_dtype(features: Tensor) -> torch.dtype:
 
 def check_options(kind: str, reduction: str) -> None:
     """Raise an OptionError unless ``kind`` and ``reduction`` are known."""
-    if kind not in KINDS:
-        raise OptionError(f"divergence: '{kind}' is unknown{suggest(kind, KINDS)}")
+    if kind not in DIVERGENCES:
+        raise OptionError(f"divergence: '{kind}' is unknown{suggest(kind, DIVERGENCES)}")
     if reduction not in REDUCTIONS:
         raise OptionError(f"reduction: '{reduction}' is unknown{suggest(reduction, REDUCTIONS)}")
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.functional import attach_gradient, check_features, check_options, computing_dtype
-from d2sm_plugin.losses.queue_ledger import QueueLedger
 from d2sm_plugin.losses.state_module import StateModule
 from d2sm_plugin.registry import register
+from d2sm_plugin.statistics.dense_divergence import match_densely
 from d2sm_plugin.statistics.precision import full_precision
 from d2sm_plugin.statistics.row_divergence import (
     History,
@@ -25,7 +25,7 @@ from d2sm_plugin.statistics.row_divergence import (
     through_norm,
     unit_rows,
 )
-from d2sm_plugin.statistics.row_sums import SUMS
+from d2sm_plugin.statistics.row_sums import KINDS, SUMS
 
 DTYPES = ("float32", "bfloat16")
 
@@ -39,8 +39,7 @@ class QueueSampler(StateModule):
     count, with a warning. The gradient with respect to the new restored features is that of the whole divergence: it
     includes the rows of old samples, whose columns of the new batch change. Old samples get none.
 
-    One step takes O(N q D) time and O(q D) memory for N new rows; it is fastest when q is a multiple of N (see
-    :class:`~d2sm_plugin.losses.queue_ledger.QueueLedger`). Nothing is written in eval mode or without
+    One step takes O(N q D) time and O(q D) memory for N new rows. Nothing is written in eval mode or without
     gradients: the new rows then take part as they would in training, and the queue stays as it is. A new row that is
     not finite makes the value NaN, and enters the queue as a pair of zero features, which say nothing about anything,
     so that one bad step does not spoil the q samples after it.
@@ -78,7 +77,6 @@ class QueueSampler(StateModule):
         self.register_buffer("sums", torch.zeros(SUMS, size, dtype=torch.float64))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
-        self.ledger = QueueLedger(size)
 
     def __len__(self) -> int:
         """Number of samples held."""
@@ -96,7 +94,6 @@ class QueueSampler(StateModule):
         self.sums.zero_()
         self.pointer.zero_()
         self.filled.zero_()
-        self.ledger.reset()
 
     def forward(self, restored: Tensor, clear: Tensor, kind: str = "kl", reduction: str = "sum") -> Tensor:
         """Divergence over the queue once it has taken in a batch.
@@ -104,8 +101,8 @@ class QueueSampler(StateModule):
         Args:
             restored: features (N, D) of restored samples.
             clear: features (N, D) of the clear samples, row by row; constants.
-            kind: ``"kl"``, ``"reverse_kl"`` or ``"js"``, as in
-                :func:`d2sm_plugin.losses.functional.semantic_divergence`.
+            kind: as in :func:`d2sm_plugin.losses.functional.semantic_divergence`. One without a row form takes time
+                and memory of a q x q matrix.
             reduction: ``"sum"`` over the samples in the queue, or ``"mean"``.
 
         Returns:
@@ -128,10 +125,8 @@ class QueueSampler(StateModule):
             finite = sum(part.sum(1) for part in unit).isfinite()
             new = self._as_stored(Rows(*(torch.where(finite[:, None], part, 0.0) for part in unit)))
             writes = self.training and grad_enabled
-            if writes:
-                self.ledger.arrange(len(new.restored), int(self.pointer), new.restored)
             parts = self._staying(len(new.restored))
-            matched = self._match(new, parts, kind, grad_enabled and restored.requires_grad, writes)
+            matched = self._match(new, parts, kind, grad_enabled and restored.requires_grad)
             rows = len(new.restored) + sum(stop - start for start, stop in parts)
             scale = 1.0 if reduction == "sum" else 1.0 / max(1, rows)
             value = torch.where(finite.all(), matched.value * scale, torch.nan).to(dtype)
@@ -157,19 +152,20 @@ class QueueSampler(StateModule):
                 stacklevel=3,
             )
 
-    def _match(
-        self, new: Rows, parts: list[tuple[int, int]], kind: str, with_gradient: bool, with_blocks: bool
-    ) -> Matched:
+    def _match(self, new: Rows, parts: list[tuple[int, int]], kind: str, with_gradient: bool) -> Matched:
         stored = Rows(self.restored, self.difference)
-        leaving = list(self._ring(self._oldest(), self._overflow(len(new.restored))))
-        sums, gone = self.sums, new.part(0, 0)
-        if leaving and self.ledger.knows(sum(stop - start for start, stop in leaving), len(self)):
-            sums = sums - self.ledger.contributions(leaving)
-        elif leaving:
-            rows = [stored.part(start, stop).to(new.restored.dtype) for start, stop in leaving]
-            gone = Rows(*map(torch.cat, zip(*rows, strict=True)))
-        history = [History(stored.part(start, stop), sums[:, start:stop], start) for start, stop in parts]
-        return match_statistics(new, history, gone, kind, with_gradient, self.ledger.granule if with_blocks else 0)
+        leaving = [
+            stored.part(start, stop).to(new.restored.dtype)
+            for start, stop in self._ring(self._oldest(), self._overflow(len(new.restored)))
+        ]
+        gone = Rows(*map(torch.cat, zip(*leaving, strict=True))) if leaving else new.part(0, 0)
+        history = [History(stored.part(start, stop), self.sums[:, start:stop]) for start, stop in parts]
+        if kind in KINDS:
+            return match_statistics(new, history, gone, kind, with_gradient)
+        # The sums are kept all the same: they do not depend on the kind.
+        matched = match_statistics(new, history, gone, "kl", with_gradient=False)
+        value, gradient = match_densely(new, [part.rows for part in history], kind, with_gradient)
+        return matched._replace(value=value, gradient=gradient)
 
     def _take_in(self, new: Rows, matched: Matched, parts: list[tuple[int, int]]) -> None:
         count, pointer = len(new.restored), int(self.pointer)
@@ -179,8 +175,6 @@ class QueueSampler(StateModule):
             self.difference = torch.zeros_like(self.restored)
         for (start, stop), sums in zip(parts, matched.history_sums, strict=True):
             self.sums[:, start:stop] = sums
-        held = min(self.size, len(self) + count)
-        self._write_ledger(matched, [start for start, _ in parts], pointer, count, held)
         done = 0
         for start, stop in self._ring(pointer, count):
             taken = slice(done, done + stop - start)
@@ -189,20 +183,7 @@ class QueueSampler(StateModule):
             self.sums[:, start:stop] = matched.sums[:, taken]
             done = taken.stop
         self.pointer.fill_((pointer + count) % self.size)
-        self.filled.fill_(held)
-
-    def _write_ledger(self, matched: Matched, starts: list[int], pointer: int, count: int, held: int) -> None:
-        granule = self.ledger.granule
-        if not granule:
-            return
-        of_new = torch.cat(matched.by_block[len(starts) :], 1)
-        found = [(start // granule, sums) for start, sums in zip(starts, matched.by_block, strict=False)]
-        done = 0
-        for start, stop in self._ring(pointer, count):
-            number = (stop - start) // granule
-            found.append((start // granule, of_new[:, done : done + number]))
-            done += number
-        self.ledger.write(list(self._ring(pointer, count)), found, held)
+        self.filled.fill_(min(self.size, len(self) + count))
 
     def _overflow(self, arriving: int) -> int:
         """How many samples leave when ``arriving`` ones come."""
@@ -215,8 +196,7 @@ class QueueSampler(StateModule):
         """Row spans of the samples that stay when ``arriving`` ones come."""
         leaving = self._overflow(arriving)
         pieces = self._ring(self._oldest() + leaving, len(self) - leaving)
-        granule = self.ledger.granule or 1
-        return [span for start, stop in pieces for span in spans(start, stop, arriving + leaving, granule)]
+        return [span for start, stop in pieces for span in spans(start, stop, arriving + leaving)]
 
     def _ring(self, start: int, count: int) -> Iterator[tuple[int, int]]:
         """Spans of ``count`` rows from ``start`` on, around the end of the buffers."""

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from d2sm_plugin.onednn import offers
-
 # Values of the many that are converted or added at a time: as many as stay in a CPU's cache, or enough to fill a GPU.
 _VALUES_IN_CACHE = 2**19
 _VALUES_AT_ONCE = 2**25
-# A product costs oneDNN a new layout of the few every time.
-_PRODUCTS_AT_ONCE = 2
 
 
 def products(many: Tensor, few: Tensor) -> Tensor:
     """``many @ few.T`` in the dtype of ``few`` for (m, D), perhaps of another dtype, and (n, D)."""
-    multiply = _multiplier(few)
+    columns = few.T.contiguous()
     if many.dtype == few.dtype:
-        return multiply(many)
-    step = _PRODUCTS_AT_ONCE * _rows_at_once(many)
-    return torch.cat([multiply(part) for part in _converted(many, few.dtype, step)])
+        return many @ columns
+    return torch.cat([part @ columns for part in _converted(many, few.dtype, _rows_at_once(many))])
 
 
 def add_weighted(total: Tensor, weights: Tensor, many: Tensor) -> None:
@@ -42,11 +37,3 @@ def _converted(many: Tensor, dtype: torch.dtype, step: int) -> Iterator[Tensor]:
 def _rows_at_once(many: Tensor) -> int:
     values = _VALUES_IN_CACHE if many.device.type == "cpu" else _VALUES_AT_ONCE
     return max(1, values // max(1, many.shape[1]))
-
-
-def _multiplier(few: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return ``many -> many @ few.T`` in the fastest way there is: the many come first, as they lie in memory."""
-    if few.device.type == "cpu" and few.dtype == torch.float32 and len(few) and offers("_linear_pointwise"):
-        return lambda many: torch.ops.mkldnn._linear_pointwise(many, few, None, "none", [], "")
-    columns = few.T.contiguous()
-    return lambda many: many @ columns

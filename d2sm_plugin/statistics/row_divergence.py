@@ -56,33 +56,26 @@ class Rows(NamedTuple):
 
 
 class History(NamedTuple):
-    """Rows met before, their sums (4, n), float64, over their pairs with other rows met before, and their first place.
-
-    The rows may be stored in another dtype than the new ones. The place is that in the ring of a queue.
-    """
+    """Rows met before, perhaps in another dtype than new ones, and their sums (4, n), float64, over their old pairs."""
 
     rows: Rows
     sums: Tensor
-    start: int = 0
 
 
 class Matched(NamedTuple):
-    """What :func:`match_statistics` found.
+    """Result of :func:`match_statistics`.
 
     Attributes:
         value: sum of the divergences of all rows, float64 scalar.
         gradient: of ``value`` with respect to the unit features of the new restored samples, (n, D), or None.
         sums: of the new rows, (4, n), float64.
         history_sums: of the rows met before, one (4, m) for every part of the history, float64.
-        by_block: for blocks of ``granule`` rows, the sums (4, blocks, n) of the new rows over their pairs with the
-            rows of these blocks: a tensor for every part of the history, then those of the new rows. Empty without.
     """
 
     value: Tensor
     gradient: Tensor | None
     sums: Tensor
     history_sums: list[Tensor]
-    by_block: list[Tensor]
 
 
 #: The four summands (m, n) of m others with n rows, float64, in the order of their sums.
@@ -141,9 +134,7 @@ def through_norm(gradient: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
     return (gradient - unit * (unit * gradient).sum(1, keepdim=True)) / norm
 
 
-def match_statistics(
-    new: Rows, history: Sequence[History], leaving: Rows, kind: str, with_gradient: bool, granule: int = 0
-) -> Matched:
+def match_statistics(new: Rows, history: Sequence[History], leaving: Rows, kind: str, with_gradient: bool) -> Matched:
     """Divergence over the rows of a history and of a new batch, all pairs counted, for the price of the new pairs.
 
     Args:
@@ -153,8 +144,6 @@ def match_statistics(
         kind: a key of :data:`~d2sm_plugin.statistics.row_sums.KINDS`.
         with_gradient: also compute the gradient. It includes that of the rows of the history, whose columns of the
             new batch change with it.
-        granule: also return the sums of the new rows by blocks of so many rows, in the dtype of the rows. The sums of
-            the new rows are then those of what is returned, so that subtracting all of it leaves nothing.
 
     Time is O((n + e) q D) for q rows in all and working memory O(n q); no q x q tensor is made.
     """
@@ -163,34 +152,25 @@ def match_statistics(
     few = _Few.of(new)
     all_few = _Few.of(Rows(*map(torch.cat, zip(new, leaving, strict=True)))) if len(leaving.restored) else few
     blocks: list[_Block] = []
-    by_block: list[Tensor] = []
-
-    def add(terms: Terms, start: int) -> None:
-        if granule:
-            by_block.append(_sums_by_block(terms, start, granule).to(new.restored.dtype))
-            sums.add_(by_block[-1].double().sum(1))
-        else:
-            sums.add_(torch.stack([term.sum(0) for term in terms]))
-
     for part in history:
         epsilon, terms = _pair_terms(part.rows, all_few)
         part_sums = part.sums + torch.stack([_come_and_gone(term, count) for term in terms])
-        add(tuple(term[:, :count] for term in terms), part.start)
+        sums += torch.stack([term[:, :count].sum(0) for term in terms])
         blocks.append(_Block(part.rows, epsilon[:, :count].contiguous(), part_sums, None))
-    for start, stop in spans(0, count, count, granule=granule or 1):
+    for start, stop in spans(0, count, count):
         others = new.part(start, stop)
         epsilon, terms = _pair_terms(others, few)
         for term in terms:
             term.diagonal(start).zero_()
-        add(terms, start)
+        sums += torch.stack([term.sum(0) for term in terms])
         blocks.append(_Block(others, epsilon, sums[:, start:stop], start))
     history_sums = [block.sums for block in blocks if block.first is None]
     if count + sum(part.shape[1] for part in history_sums) < 2:  # a lone sample has no statistics
         gradient = torch.zeros_like(new.restored) if with_gradient else None
-        return Matched(sums.new_zeros(()), gradient, sums, history_sums, by_block)
+        return Matched(sums.new_zeros(()), gradient, sums, history_sums)
     value = sum((row_divergences(part, kind).sum() for part in history_sums), row_divergences(sums, kind).sum())
     gradient = _gradient(new, sums, blocks, kind) if with_gradient else None
-    return Matched(value, gradient, sums, history_sums, by_block)
+    return Matched(value, gradient, sums, history_sums)
 
 
 def _come_and_gone(term: Tensor, count: int) -> Tensor:
@@ -198,21 +178,9 @@ def _come_and_gone(term: Tensor, count: int) -> Tensor:
     return term.sum(1) if term.shape[1] == count else term[:, :count].sum(1) - term[:, count:].sum(1)
 
 
-def _sums_by_block(terms: Terms, start: int, granule: int) -> Tensor:
-    """Sums (4, blocks, n) of terms (m, n) over blocks of rows; the first row has the place ``start``."""
-    before, length = start % granule, terms[0].shape[0]
-    behind = -(before + length) % granule
-    if before or behind:
-        terms = tuple(torch.nn.functional.pad(term, (0, 0, before, behind)) for term in terms)
-    return torch.stack([term.unflatten(0, (-1, granule)).sum(1) for term in terms])
-
-
-def spans(start: int, stop: int, rows: int, granule: int = 1) -> Iterator[tuple[int, int]]:
-    """Cut samples start...stop - 1 into pieces whose pairs with ``rows`` others may be held in float64 at a time.
-
-    The pieces begin at multiples of ``granule`` if ``start`` does, and hold at least that many samples.
-    """
-    step = max(granule, _PAIRS_AT_ONCE // max(1, rows) // granule * granule)
+def spans(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:
+    """Cut samples start...stop - 1 into pieces whose pairs with ``rows`` others may be held in float64 at a time."""
+    step = max(1, _PAIRS_AT_ONCE // max(1, rows))
     for first in range(start, stop, step):
         yield first, min(stop, first + step)
 

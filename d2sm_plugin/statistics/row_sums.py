@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Weight of KL(restored || clear) and of KL(clear || restored) in each kind of divergence.
+#: Weight of KL(restored || clear) and of KL(clear || restored) in each kind of divergence that has a row form.
 KINDS = {"kl": (1.0, 0.0), "reverse_kl": (0.0, 1.0), "js": (0.5, 0.5)}
 
 #: What is summed over the pairs of a row, in this order: K, K' - K, K phi(e), K psi(e).

@@ -44,6 +44,9 @@ def dense_divergence(restored, clear, kind="kl"):
         kernel = kernel - torch.diag(kernel.diagonal())
         rows = kernel / kernel.sum(1, keepdim=True)
         logs.append((rows + torch.eye(len(rows), dtype=rows.dtype)).log())
+    if kind == "js_mixture":
+        mixture = ((logs[0].exp() + logs[1].exp()) / 2).log()
+        return sum((log.exp() * (log - mixture)).fill_diagonal_(0).sum() for log in logs) / 2
     ours, theirs = logs if kind == "kl" else logs[::-1]
     off_diagonal = 1 - torch.eye(len(ours), dtype=ours.dtype)
     return (off_diagonal * ours.exp() * (ours - theirs)).sum()

@@ -140,7 +140,7 @@ def test_state_holds_queue_and_generator_but_no_extractor():
     loss, fresh = make(), make()
     for _ in range(3):
         loss(*images())
-    buffers = ("restored", "difference", "sums", "pointer", "filled", "ledger.blocks", "ledger.covered")
+    buffers = ("restored", "difference", "sums", "pointer", "filled")
     names = {f"queue.{name}" for name in buffers}
     assert set(loss.state_dict()) == names | {"patches.generator_state"}
     file = io.BytesIO()

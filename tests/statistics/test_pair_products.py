@@ -3,18 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from d2sm_plugin import onednn
 from d2sm_plugin.statistics import pair_products
 from d2sm_plugin.statistics.pair_products import add_weighted, products
 
 
-@pytest.fixture(params=[True, False], ids=["as offered", "without oneDNN's"])
-def _offered(request, monkeypatch):
-    if not request.param:
-        monkeypatch.setattr(pair_products, "offers", lambda *_: False)
-
-
-@pytest.mark.usefixtures("_offered")
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(
     ("many", "few", "cached"), [(50, 7, 2**19), (50, 7, 200), (1, 1, 2**19), (5, 0, 100), (0, 3, 9)]
@@ -32,12 +24,3 @@ def test_equal_float64_products(monkeypatch, stored, many, few, cached):
     expected = total.double() + weights.double().T @ others.double()
     add_weighted(total, weights, others)
     torch.testing.assert_close(total.double(), expected, rtol=tolerance, atol=10 * tolerance)
-
-
-def test_what_onednn_offers(monkeypatch):
-    assert not onednn.offers("no_such_operation")
-    with monkeypatch.context() as patched:
-        patched.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-        assert not onednn.offers()
-    monkeypatch.setattr("platform.machine", lambda: "arm64")
-    assert not onednn.offers()

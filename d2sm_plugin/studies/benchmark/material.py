@@ -39,7 +39,6 @@ def fill_queue(queue: QueueSampler) -> None:
         buffer.copy_(buffer[:held].repeat(queue.size // held, 1))
     queue.sums.copy_(queue.sums[:, :1] * (queue.size / held))
     queue.filled.fill_(queue.size)
-    queue.ledger.covered.fill_(queue.size)
 
 
 def image_pair(count: int, side: int, settings: Settings) -> tuple[Tensor, Tensor]:
