@@ -43,10 +43,6 @@ class PatchSampler(Sampler):
             padded with zeros as ``"crop"`` pads them: the result is that of ``"crop"`` but for rounding. ``"open"``
             lets a window see its surroundings there: faster, and an approximation, with a cosine of about 0.9 to the
             gradient of ``"crop"`` (see docs/speed.md).
-        border_cells: with border ``"padded"``, compute at most so many cells of the map along each border of a window
-            for themselves, and leave those further inside as they are in the image's map; if these are not all that
-            see beyond the border, cells in the corners take account of the upper or lower border alone. It is between
-            the two borders in speed and in agreement. None computes all that see beyond the border.
         seed: of the random choice.
         max_patches_per_chunk: run the extractor on at most so many windows at a time, to the same result; None runs it
             on all at once.
@@ -73,14 +69,11 @@ class PatchSampler(Sampler):
         recompute: bool = True,
         border: str = "padded",
         late_dtype: str | None = None,
-        border_cells: int | None = None,
     ) -> None:
         super().__init__(max_patches, scope, seed)
         sizes = {"size": size, "stride": stride, "shared_stride": shared_stride}
         if max_patches_per_chunk is not None:
             sizes["max_patches_per_chunk"] = max_patches_per_chunk
-        if border_cells is not None:
-            sizes["border_cells"] = border_cells
         for name, value in sizes.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise OptionError(f"PatchSampler.{name}: expected a positive integer, got {value!r}")
@@ -88,11 +81,6 @@ class PatchSampler(Sampler):
             raise OptionError(f"PatchSampler.mode: '{mode}' is unknown{suggest(mode, MODES)}")
         if border not in BORDERS:
             raise OptionError(f"PatchSampler.border: '{border}' is unknown{suggest(border, BORDERS)}")
-        if border_cells is not None and (mode != "shared" or border != "padded"):
-            raise OptionError(
-                f"PatchSampler.border_cells: {border_cells} needs mode 'shared' and border 'padded', got mode '{mode}' "
-                f"and border '{border}'; leave it out, or set those"
-            )
         if late_dtype not in LATE_DTYPES or (late_dtype is not None and mode != "shared"):
             raise OptionError(
                 f"PatchSampler.late_dtype: expected bfloat16 with mode 'shared', or null; got {late_dtype!r}"
@@ -104,7 +92,7 @@ class PatchSampler(Sampler):
             )
         self.size, self.stride, self.mode, self.shared_stride = size, stride, mode, shared_stride
         self.chunk, self.recompute, self.border = max_patches_per_chunk, recompute, border
-        self.late_dtype, self.border_cells = late_dtype, border_cells
+        self.late_dtype = late_dtype
 
     def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, P, D) of the windows of restored images, with their graph, and of clear ones, without.
@@ -172,7 +160,7 @@ class PatchSampler(Sampler):
         if hasattr(extractor, "early_steps"):
             steps = [Step(*step) for step in extractor.early_steps(self.shared_stride)]
         reaches = reaches_of(extractor, steps, images) if self.border == "padded" else None
-        return SharedWindows(steps, self.size, reaches, self.border_cells), self._in_late_dtype(late)
+        return SharedWindows(steps, self.size, reaches), self._in_late_dtype(late)
 
     def _early_precision(self, images: Tensor) -> AbstractContextManager[object]:
         return nullcontext() if self.late_dtype is None else torch.autocast(images.device.type, enabled=False)

@@ -5,6 +5,19 @@ border than the layers reach, its map is a part of the image's map. So the image
 strips along the borders: windows that begin at one row share the strip along their top, and so on, and only the corners
 belong to a single window. Put together, these are the maps of the cut windows to the last digits.
 
+Along one axis a window's map has three bands::
+
+    image's map   ...................................................
+    window             |<------------- cells ------------->|
+    bands              | first |        inside         | last |
+    cut from           | strip |    the image's map    | strip|
+    strip of pixels    |----------|                 |---------|
+                          ^ reach.after          reach.before ^
+
+A cell sees ``reach.before`` pixels before its own first one and up to ``reach.after`` behind it. So the cells of the
+first and the last band see beyond the window, where zeros have to be, and come from a strip that is mapped for itself;
+it is broad enough for the cells that are kept of it.
+
 The early layers may come in steps. Then the strips of a step are put together out of the pieces of the step before it,
 and have only to be as broad as this one step reaches.
 """
@@ -18,7 +31,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from d2sm_plugin.losses.windows.window_pieces import Gather, PieceLayout, Place, merged
+from d2sm_plugin.losses.windows.window_pieces import Gather, PieceLayout, Place
 from d2sm_plugin.losses.windows.window_reach import Reach, Step
 
 Windows = Sequence[tuple[int, int]]
@@ -37,16 +50,12 @@ class _Band(NamedTuple):
 
 
 class _Level(NamedTuple):
-    """Maps behind a step: their stride in pixels, a window's cells, and the bands that these are divided into.
-
-    Without ``corners``, cells near two borders are taken as those near the upper or lower one alone.
-    """
+    """Maps behind a step: their stride in pixels, a window's cells, and the bands that these are divided into."""
 
     stride: int
     step: int
     cells: int
     bands: tuple[_Band, _Band, _Band]
-    corners: bool
 
 
 class SharedWindows:
@@ -56,19 +65,11 @@ class SharedWindows:
         steps: of the early part, from images (B, 3, H, W) on.
         size: of the windows in pixels, a multiple of all strides together, as are their corners.
         reaches: what a cell behind each step sees; None leaves the borders as they are in the image's map.
-        border_cells: along each border of a window's map, at most so many cells are mapped as those of the cut window,
-            and near two borders at a time as if the left or right one were not there; None maps all that see beyond
-            their window exactly, as do enough cells.
     """
 
-    def __init__(
-        self, steps: Sequence[Step], size: int, reaches: Sequence[Reach] | None, border_cells: int | None = None
-    ) -> None:
+    def __init__(self, steps: Sequence[Step], size: int, reaches: Sequence[Reach] | None) -> None:
         self.steps, self.size = steps, size
-        self.levels = _levels(steps, size, reaches, None)
-        above, _, below = self.levels[-1].bands
-        if border_cells is not None and border_cells < max(above.stop, below.stop - below.first):
-            self.levels = _levels(steps, size, reaches, border_cells)
+        self.levels = _levels(steps, size, reaches)
 
     def __call__(self, images: Tensor, windows: Windows) -> Tensor:
         """Maps (B * P, C, h, w) of the P windows with these corners in images (B, 3, H, W), image by image."""
@@ -77,19 +78,19 @@ class SharedWindows:
         pieces = [images]
         *stages, last = _plan(tuple(self.levels), tuple(windows))
         for stage, step in zip(stages, self.steps, strict=True):
-            inputs = Gather.apply(stage.jobs, len(images), *pieces) if stage.jobs else ()
+            inputs = Gather.apply(stage.layouts, len(images), *pieces) if stage.layouts else ()
             pieces = [step.run(maps) for maps in ([pieces[-1]] if stage.whole else []) + list(inputs)]
             pieces = pieces[1:] + pieces[:1] if stage.whole else pieces
-        return Gather.apply(last.jobs, len(images), *pieces)[0]
+        return Gather.apply(last.layouts, len(images), *pieces)[0]
 
 
 class _Stage(NamedTuple):
-    """What a step takes: strips and corners that jobs put together, and whether also the map of the whole image.
+    """Input of a step: strips and corners that layouts put together, and whether also the map of the whole image.
 
     That one is the last of the pieces.
     """
 
-    jobs: list[PieceLayout]
+    layouts: list[PieceLayout]
     whole: bool
 
 
@@ -99,36 +100,31 @@ def _plan(levels: tuple[_Level, ...], windows: tuple[tuple[int, int], ...]) -> l
     layout, stages = _Layout(levels[0], windows), []
     for level in levels[1:]:
         behind = _Layout(level, windows)
-        jobs = [behind.job(shape, layout) for shape in behind.shapes if shape != _WHOLE]
-        stages.append(_Stage(jobs, _WHOLE in behind.shapes))
+        layouts = [behind.strips(shape, layout) for shape in behind.shapes if shape != _WHOLE]
+        stages.append(_Stage(layouts, _WHOLE in behind.shapes))
         layout = behind
     return [*stages, _Stage([layout.windows()], False)]
 
 
-def _levels(steps: Sequence[Step], size: int, reaches: Sequence[Reach] | None, most: int | None) -> list[_Level]:
-    """Levels before, between and behind the steps, the last one with at most so many cells along each border."""
-    levels = [_Level(1, 1, size, _bands(0, size, 0, size, 0), corners=True)]
+def _levels(steps: Sequence[Step], size: int, reaches: Sequence[Reach] | None) -> list[_Level]:
+    """Levels before, between and behind the steps."""
+    levels = [_Level(1, 1, size, _bands(0, size, 0, size, 0))]
     for index, step in enumerate(steps):
-        reach = Reach(0, 0) if reaches is None else reaches[index]
-        level = _next_level(levels[-1], step.stride, reach, most if step is steps[-1] else None)
-        shared = most is not None and level.bands[1].first < level.bands[1].stop
-        levels.append(level._replace(corners=not shared))
+        levels.append(_next_level(levels[-1], step.stride, Reach(0, 0) if reaches is None else reaches[index]))
     return levels
 
 
-def _next_level(level: _Level, step: int, reach: Reach, most: int | None) -> _Level:
+def _next_level(level: _Level, step: int, reach: Reach) -> _Level:
     """Behind a step, more cells along a window's border see it or what the borders have changed before."""
     cells, (before_first, _, before_last) = level.cells // step, level.bands
     first = math.ceil((before_first.stop + reach.before) / step)
     last = (reach.after + before_last.stop - before_last.first) // step
-    if most is not None:
-        first, last = min(first, most), min(last, most)
     # Both strips are as broad as the broader one has to be, so that they can be one batch.
     strip = max(_round_up((first - 1) * step + reach.after + 1, step), _round_up(last * step + reach.before, step))
     if first + last >= cells:  # every cell sees a border: nothing can be shared
         first, last, strip = cells, 0, level.cells
     bands = _bands(first, cells, last, level.cells, min(strip, level.cells))
-    return _Level(level.stride * step, step, cells, bands, corners=True)
+    return _Level(level.stride * step, step, cells, bands)
 
 
 def _bands(first: int, cells: int, last: int, before: int, strip: int) -> tuple[_Band, _Band, _Band]:
@@ -169,8 +165,6 @@ class _Layout:
         used = [band for band in level.bands if band.first < band.stop]
         for rows in used:
             for columns in used:
-                if not level.corners and rows.strip is not None and columns.strip is not None:
-                    continue
                 parts = self.shapes.setdefault((rows.strip, columns.strip), [])
                 for row, column in windows:
                     part = self._part(rows, columns, row, column)
@@ -182,21 +176,19 @@ class _Layout:
     def _part(rows: _Band, columns: _Band, row: int, column: int) -> tuple[_Band, _Band, int, int]:
         return rows, columns, 0 if rows.strip is None else row, 0 if columns.strip is None else column
 
-    def job(self, shape: Shape, before: _Layout) -> PieceLayout:
+    def strips(self, shape: Shape, before: _Layout) -> PieceLayout:
         """How the strips or corners of a shape are put together out of the pieces before the step."""
-        places: dict[tuple[_Band, _Band], list[Place]] = {}
+        places = []
         for number, (rows, columns, row, column) in enumerate(self.shapes[shape]):
-            found = before.places(number, (row, column), (rows.offset, columns.offset), (rows.strip, columns.strip))
-            places.setdefault((rows, columns), []).extend(found)
-        blocks = [block for some in places.values() for block in merged(some)]
-        return PieceLayout(blocks, len(self.shapes[shape]), shape, image_first=False)
+            places += before.places(number, (row, column), (rows.offset, columns.offset), (rows.strip, columns.strip))
+        return PieceLayout(places, len(self.shapes[shape]), shape, image_first=False)
 
     def windows(self) -> PieceLayout:
         """How the windows are put together."""
         sides, places = (self.level.cells, self.level.cells), []
         for number, corner in enumerate(self.corners):
             places += self.places(number, corner, (0, 0), sides)
-        return PieceLayout(merged(places), len(self.corners), sides, image_first=True)
+        return PieceLayout(places, len(self.corners), sides, image_first=True)
 
     def places(
         self, number: int, corner: tuple[int, int], first: tuple[int, int], count: tuple[int | None, int | None]
@@ -205,25 +197,22 @@ class _Layout:
         shapes = sorted(self.shapes, key=lambda shape: shape == _WHOLE)
         places = []
         for rows in self._spans(corner[0], first[0], count[0]):
-            through = not self.level.corners and rows.band.strip is not None
-            for columns in self._spans(corner[1], first[1], count[1], through):
+            for columns in self._spans(corner[1], first[1], count[1]):
                 shape = rows.band.strip, columns.band.strip
                 part = self.parts[self._part(rows.band, columns.band, *corner)]
                 block = rows.place, columns.place, rows.count, columns.count
                 places.append(Place(number, *block, shapes.index(shape), part, rows.start, columns.start))
         return places
 
-    def _spans(self, corner: int, first: int, count: int | None, through: bool = False) -> list[_Span]:
-        """Where cells along an axis are; ``through`` takes those near a border as if it were not there."""
-        inside, of_image = self.level.bands[1], corner // self.level.stride
+    def _spans(self, corner: int, first: int, count: int | None) -> list[_Span]:
+        """Where cells along an axis are."""
+        of_image = corner // self.level.stride
         if count is None:
-            return [_Span(inside, 0, -1, 0)]
-        if through:
-            return [_Span(inside, 0, count, of_image + first)]
-        found = []
+            return [_Span(self.level.bands[1], 0, -1, 0)]
+        spans = []
         for band in self.level.bands:
             begin, stop = max(band.first, first), min(band.stop, first + count)
             if begin < stop:
                 start = of_image if band.strip is None else -band.offset // self.level.step
-                found.append(_Span(band, begin - first, stop - begin, start + begin))
-        return found
+                spans.append(_Span(band, begin - first, stop - begin, start + begin))
+        return spans

@@ -48,11 +48,6 @@ def _ways(network: FrozenExtractor, foldable: bool) -> list[_Way]:
             ways.append(_Way(f"shared at {stride}, {border}", True, True, options))
             if stride == 4 and border == "padded":
                 ways.append(_Way(f"{ways[-1].name}, late bf16", True, True, {**options, "late_dtype": "bfloat16"}))
-            if stride == 8 and border == "padded":
-                for cells in (3, 2, 1):
-                    ways.append(
-                        _Way(f"shared at 8, padded, {cells} cells", True, True, {**options, "border_cells": cells})
-                    )
     return ways
 
 

@@ -9,8 +9,7 @@ from torch import nn
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses import PatchSampler
-from d2sm_plugin.losses.windows.shared_windows import SharedWindows, _plan
-from d2sm_plugin.losses.windows.window_reach import Reach, Step, measure_reach
+from d2sm_plugin.losses.windows.window_reach import Reach, measure_reach
 
 
 class Layers(nn.Module):
@@ -57,8 +56,7 @@ def both(extractor, restored, clear, size, stride, **options):
     """Features and gradient of crop and shared."""
     found = []
     for mode in ("crop", "shared"):
-        own = options if mode == "shared" else {k: v for k, v in options.items() if k != "border_cells"}
-        sampler = PatchSampler(size, stride, mode=mode, **{"shared_stride": 4, **own})
+        sampler = PatchSampler(size, stride, mode=mode, **{"shared_stride": 4, **options})
         features, clear_features = sampler(extractor, restored, clear)
         weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
         found.append((features, clear_features, *torch.autograd.grad((features * weights).sum(), restored)))
@@ -89,51 +87,6 @@ def test_open_borders_differ_from_crop():
     crop, shared = both(Layers(), *images(72, 88), 40, 8, border="open")
     assert not torch.allclose(crop[0], shared[0], rtol=1e-4)
     assert torch.allclose(crop[0], shared[0], rtol=0.3, atol=0.1)
-
-
-@pytest.mark.parametrize("kind", [Layers, Steps])
-def test_border_cells_lie_between_open_and_padded(kind):
-    far = []
-    for options in ({"border": "open"}, {"border_cells": 1}, {"border_cells": 2}, {"border_cells": 9}):
-        crop, shared = both(kind(), *images(72, 88), 40, 8, **options)
-        far.append((shared[2] - crop[2]).norm().item())
-    assert far[0] > far[1] > far[2] > 100 * far[3]
-    with pytest.raises(OptionError, match=r"border_cells: 2 needs mode 'shared' and border 'padded', got mode 'crop'"):
-        PatchSampler(border_cells=2)
-    with pytest.raises(OptionError, match=r"border_cells: 2 needs .* and border 'open'"):
-        PatchSampler(border_cells=2, mode="shared", border="open")
-    with pytest.raises(OptionError, match=r"border_cells: expected a positive integer, got 0"):
-        PatchSampler(border_cells=0, mode="shared")
-
-
-def test_what_border_cells_leave_out():
-    """Cells at an upper or lower border are those of a strip across the image, also next to the left and right one."""
-    torch.manual_seed(0)
-    early = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Conv2d(4, 2, 5, padding=2)).double()
-    image, size, corner = torch.rand(1, 3, 64, 72, dtype=torch.float64), 32, (16, 24)
-    others = [(0, 0), (32, 40)]  # the image is cut where the last window ends
-    reach = measure_reach(early, 2, image)
-    assert 0 < reach.before < 8 and 0 < reach.after < 8
-    found, *_ = SharedWindows([Step(early, 2)], size, [reach], border_cells=1)(image, [corner, *others])
-    row, column = corner
-    cropped = early(image[..., row : row + size, column : column + size])[0]
-    across = early(image[..., row : row + size, :])[0, :, :, column // 2 : (column + size) // 2]
-    inside = early(image)[0, :, row // 2 : (row + size) // 2, column // 2 : (column + size) // 2]
-    inner = slice(1, -1)
-    for edge in (0, -1):
-        torch.testing.assert_close(found[:, edge], across[:, edge])
-        torch.testing.assert_close(found[:, inner, edge][:, 4:-4], cropped[:, inner, edge][:, 4:-4])
-    torch.testing.assert_close(found[:, inner, inner], inside[:, inner, inner])
-    exact, *_ = SharedWindows([Step(early, 2)], size, [reach], border_cells=9)(image, [corner, *others])
-    torch.testing.assert_close(exact, cropped)
-
-
-def test_what_windows_have_in_common_is_put_together_at_once():
-    corners = [(row, column) for row in range(0, 40, 8) for column in range(0, 32, 8)]
-    shared = SharedWindows([Step(None, 4)], 24, [Reach(2, 5)])
-    first, last = _plan(tuple(shared.levels), tuple(corners))
-    assert sum(len(job.blocks) for job in first.jobs) <= 10
-    assert len(last.jobs[0].blocks) == len(corners) + 2 * 5 + 2 * 4 + 4  # insides overlap
 
 
 def test_reach():

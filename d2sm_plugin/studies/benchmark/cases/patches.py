@@ -26,7 +26,6 @@ def build(settings: Settings) -> Case:
         return step
 
     shared = {"mode": "shared", "shared_stride": 4}
-    few_cells = {"mode": "shared", "shared_stride": 8, "border_cells": 2}
     plain, last = torch.contiguous_format, torch.channels_last
     return Case(
         f"windows of one {side}x{side} image through EfficientNet-Lite0",
@@ -39,7 +38,6 @@ def build(settings: Settings) -> Case:
             "shared at 4, channels_last": lambda: prepare(last, **shared),
             "shared at 4, channels_last, chunks of 12": lambda: prepare(last, **shared, max_patches_per_chunk=12),
             "shared at 4, channels_last, late bf16": lambda: prepare(last, **shared, late_dtype="bfloat16"),
-            "shared at 8, 2 border cells, channels_last": lambda: prepare(last, **few_cells),
         },
         rounds=5,
     )
