@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, OptionError
-from d2sm_plugin.features.cpu.frozen_chain import chain_blocks
-from d2sm_plugin.features.cpu.frozen_layers import replace_layers
 from d2sm_plugin.features.folding import fold_batchnorm
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
 from d2sm_plugin.features.package_weights import PREFIX, load_package_weights
@@ -33,9 +31,8 @@ class TimmFeatures(FrozenExtractor):
             ``[offline]``, for ``tf_efficientnet_lite0``). None gives random weights; only for tests.
         stride: None for the pre-logits; 2, 4, 8, 16 ... for the stage of that stride, averaged over its positions.
             Later stages are then not kept.
-        fold: multiply batch normalisations into the convolutions before them, and give layers that are slow on a CPU
-            a faster form (see :mod:`d2sm_plugin.features.cpu.frozen_layers`). Equal but for rounding, about 1e-6 in
-            float32; see docs/speed.md for what it is worth.
+        fold: multiply batch normalisations into the convolutions before them. Equal but for rounding, about 1e-6 in
+            float32.
 
     Raises:
         OptionError: for an unknown network or stride.
@@ -60,8 +57,6 @@ class TimmFeatures(FrozenExtractor):
         self.freeze()
         if fold:
             fold_batchnorm(self, torch.zeros(1, *network.pretrained_cfg["input_size"]))
-            replace_layers(self)
-            chain_blocks(self)
             self.freeze()
 
     def forward(self, images: Tensor) -> Tensor:

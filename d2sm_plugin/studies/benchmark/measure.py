@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -99,19 +99,12 @@ def count_flops(step: Step) -> int:
 
 
 def _uncounted() -> dict[object, Callable[..., int]]:
-    """How to count what PyTorch does not: oneDNN's fused operations, and products added in place."""
-
-    def fused(*shapes: Any, out_shape: Sequence[int], **_options: object) -> int:
-        # Maps or rows, weight, bias; or maps, what is added, weight, bias.
-        weight = shapes[2] if shapes[2] is not None and len(shapes[2]) == len(out_shape) else shapes[1]
-        return 2 * math.prod(weight[1:]) * math.prod(out_shape)
+    """How to count products added in place, which PyTorch does not."""
 
     def added(_total: Sequence[int], left: Sequence[int], right: Sequence[int], **_options: object) -> int:
         return 2 * math.prod(left) * right[1]
 
-    names = ("_convolution_pointwise", "_linear_pointwise")
-    known = {getattr(torch.ops.mkldnn, name): fused for name in names if hasattr(torch.ops.mkldnn, name)}
-    return {torch.ops.aten.addmm_: added, **known}
+    return {torch.ops.aten.addmm_: added}
 
 
 def run_case(case: Case, settings: Settings) -> dict[str, Timing]:

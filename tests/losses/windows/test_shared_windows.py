@@ -143,7 +143,7 @@ def test_steps_of_extractors():
 
 @pytest.mark.parametrize("chunks", [{}, {"max_patches_per_chunk": 5}, {"max_patches_per_chunk": 5, "recompute": False}])
 @pytest.mark.parametrize("mode", ["crop", "shared"])
-def test_chains_in_chunks(mode, chunks):
+def test_windows_in_chunks(mode, chunks):
     block = {"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": None}
     torch.manual_seed(0)
     extractor = build_extractor(block, "test").to(memory_format=torch.channels_last)

@@ -1,1 +1,0 @@
-"""Frozen layers in forms that are faster on a CPU, equal but for rounding."""
