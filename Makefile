@@ -24,7 +24,7 @@ $(READY): setup.py
 	$(PIP) install --quiet --upgrade pip setuptools wheel
 	$(PIP) install --quiet torch torchvision
 	$(PIP) install --quiet --no-build-isolation basicsr
-	$(PIP) install --quiet --editable ".[seg,offline,inference,objectives,plots,dev]"
+	$(PIP) install --quiet --editable ".[all,dev]"
 	touch $(READY)
 
 clean:

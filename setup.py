@@ -8,27 +8,35 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "d2sm_plugin/version.py").read_text(encoding="utf-8")).group(1)
 
+# The core: d2sm_plugin.losses, .statistics, .features and .archs import nothing else.
 REQUIRES = [
-    "basicsr>=1.4.2",  # the host: registries, datasets, schedulers, metrics, logging
-    "torch>=2.1",  # tensors, autograd, distributed training
-    "torchvision>=0.16",  # VGG19 and its ImageNet weights, deformable convolution
+    "torch>=2.6",  # tensors, autograd, distributed training
+    "torchvision>=0.21",  # VGG19 and its ImageNet weights, deformable convolution
     "timm>=1.0",  # any other ImageNet network as a frozen feature extractor
-    "lmdb>=1.4",  # the data format of BasicSR
     "numpy>=1.24",
-    "opencv-python>=4.8",  # image files, as in BasicSR
+    "PyYAML>=6.0",  # class sets and option files, read with its safe loader; timm needs it too
+]
+
+# What training and all tools import, apart from the packages that contain or require an OpenCV.
+TOOLS = [
+    "lmdb>=1.4",  # the data format of BasicSR
     "scikit-image>=0.22",  # image operations and independent metrics
     "scipy>=1.10",  # distance transforms that fill unknown depths
     "Pillow>=9.5",  # sizes from the heads of image files, EXIF orientation
     "filelock>=3.12",  # one writer at a time for an LMDB
     "pydantic>=2.5",  # validates option files and says which key is wrong
-    "PyYAML>=6.0",  # option files, read with its safe loader
     "tqdm>=4.66",  # progress bars
     "tensorboard>=2.14",  # training curves
-    "matplotlib>=3.8",  # plots
     "tabulate>=0.9",  # result tables, on the terminal and in Markdown
 ]
 
 EXTRAS = {
+    # Training, testing and restoring pictures with BasicSR, the host: registries, schedulers, metrics, logging.
+    # On later Pythons pip cannot build it; d2sm_plugin/install_host.py does.
+    "train": [*TOOLS, "opencv-python>=4.8", "basicsr>=1.4.2; python_version < '3.13'"],
+    # The same on machines whose OpenCV is the headless one. pip would put opencv-python over it, because the metadata
+    # of BasicSR asks for that; d2sm_plugin/install_host.py does not.
+    "headless": [*TOOLS, "opencv-python-headless>=4.8"],
     # HRNet and every other segmentation network. These are the maintained forks of OpenMMLab's packages: they give
     # the same modules (mmseg, mmengine, mmcv), install without compiling and run on current PyTorch.
     "seg": [
@@ -47,15 +55,16 @@ EXTRAS = {
         "pytorch-msssim>=1.0",  # SSIM and MS-SSIM that a gradient passes through
         "lpips>=0.1.4",  # the calibrated weights of LPIPS and the networks they belong to
     ],
+    # Diagrams; t-SNE plots of semantic features and their scores.
+    "plots": ["matplotlib>=3.8", "scikit-learn>=1.3"],
     "dev": [
         "pytest>=8.0",  # the test runner
         "ruff>=0.5",  # lint and format
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
         "scikit-learn>=1.3",  # independent reference for confusion matrices
     ],
-    # t-SNE plots of semantic features and their scores.
-    "plots": ["scikit-learn>=1.3"],
 }
+EXTRAS["all"] = [package for extra in EXTRAS if extra not in ("headless", "dev") for package in EXTRAS[extra]]
 
 setup(
     name="d2sm-plugin",

@@ -1,26 +1,18 @@
-"""Deep Semantic Statistics Matching (D2SM) for BasicSR.
+"""Deep Semantic Statistics Matching (D2SM), as a plain PyTorch objective and as a plugin for BasicSR.
 
-Importing this package mends the host (see :mod:`d2sm_plugin.compat`) and registers every network, objective,
-dataset, metric and model of the plugin in BasicSR's registries.
+``from d2sm_plugin.losses import D2SMLoss`` needs PyTorch alone. Where BasicSR is installed, importing this package
+mends it (see :mod:`d2sm_plugin.compat`) and makes every network, objective, dataset, metric and model of the plugin
+known to its registries (see :mod:`d2sm_plugin.host_import`); :func:`register_in` does so in other projects.
 """
 
 from __future__ import annotations
 
-from d2sm_plugin import compat  # isort: skip  # must come before anything that imports basicsr
+from d2sm_plugin.compat import mend_torchvision
+from d2sm_plugin.host_import import join_host
+from d2sm_plugin.registry import register_in
+from d2sm_plugin.version import __version__
 
-compat.mend_torchvision()
+__all__ = ["__version__", "register_in"]
 
-from d2sm_plugin.registry import import_modules_with_suffix  # noqa: E402
-from d2sm_plugin.version import __version__  # noqa: E402
-
-__all__ = ["__version__"]
-
-for _package, _suffix in (
-    ("archs", "_arch"),
-    ("losses", "_loss"),
-    ("losses", "_sampler"),
-    ("data", "_dataset"),
-    ("metrics", "_metric"),
-    ("models", "_model"),
-):
-    import_modules_with_suffix(f"{__name__}.{_package}", _suffix)
+mend_torchvision()
+join_host()

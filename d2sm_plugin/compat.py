@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 _REMOVED_MODULE = "torchvision.transforms.functional_tensor"
 
@@ -13,10 +16,19 @@ def mend_torchvision() -> None:
 
     torchvision 0.17 dropped ``torchvision.transforms.functional_tensor``; the one function BasicSR takes from it
     (``rgb_to_grayscale``) lives on in ``torchvision.transforms.functional``. The removed name becomes an alias of
-    that module. Where torchvision still has the module, nothing is done.
+    that module when somebody imports it. Where torchvision still has the module, that one is found.
     """
-    if _REMOVED_MODULE in sys.modules or importlib.util.find_spec(_REMOVED_MODULE) is not None:
-        return
-    from torchvision.transforms import functional
+    if not any(isinstance(finder, _RemovedModule) for finder in sys.meta_path):
+        sys.meta_path.append(_RemovedModule())  # behind all others
 
-    sys.modules[_REMOVED_MODULE] = functional
+
+class _RemovedModule(MetaPathFinder, Loader):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname == _REMOVED_MODULE else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        from torchvision.transforms import functional
+
+        sys.modules[module.__name__] = functional

@@ -15,6 +15,7 @@ from basicsr.utils.registry import (
 
 import d2sm_plugin
 from d2sm_plugin.errors import OptionError, RegistrationError
+from d2sm_plugin.registry import Registry as OwnRegistry
 from d2sm_plugin.registry import build, check_arguments, lookup, register
 
 PROMISED = {
@@ -56,8 +57,9 @@ def test_registering_twice_is_harmless():
     assert LOSS_REGISTRY.get("TVLoss") is module.TVLoss
 
 
-def test_a_clash_names_both_modules():
-    registry = Registry("test")
+@pytest.mark.parametrize("kind", [Registry, OwnRegistry])
+def test_a_clash_names_both_modules(kind):
+    registry = kind("test")
 
     def thing():
         pass
@@ -80,6 +82,60 @@ def test_build_names_what_is_wrong():
         build(LOSS_REGISTRY, {"type": "D2SMLoss"}, "x")
     with pytest.raises(OptionError, match=r"x\.quue: D2SMLoss takes no such argument; did you mean 'queue'"):
         check_arguments(lookup(LOSS_REGISTRY, "D2SMLoss", "x"), {"extractor": 1, "quue": 1}, "x")
+
+
+def test_suffixes_and_unknown_names_as_in_basicsr():
+    tables = Registry("test"), OwnRegistry("test")
+
+    def thing():
+        pass
+
+    for table in tables:
+        table.register(thing, suffix="basicsr")
+        assert table.get("thing") is thing and lookup(table, "thing", "x") is thing
+        assert list(table) == [("thing_basicsr", thing)] and list(table.keys()) == ["thing_basicsr"]
+        assert "thing" not in table and "thing_basicsr" in table
+        with pytest.raises(KeyError, match="No object named 'other' found in 'test' registry!"):
+            table.get("other")
+
+
+class LowerCaseRegistry(Registry):
+    """As that of traiNNer-redux: names of any case."""
+
+    def register(self, obj):
+        self._do_register(obj.__name__.lower(), obj)
+
+    def get(self, name):
+        return self._obj_map[name.lower()]
+
+    def __contains__(self, name):
+        return name.lower() in self._obj_map
+
+
+@pytest.mark.parametrize("kind", [Registry, LowerCaseRegistry])
+def test_other_projects_get_all_objectives_by_one_call(kind):
+    registry = kind("loss")
+    names = d2sm_plugin.register_in(registry)
+    assert {"D2SMLoss", "SSIMLoss", "PatchSampler", "QueueSampler"} <= set(names) and "L1Loss" not in names
+    assert all(registry.get(name).__module__.startswith("d2sm_plugin.losses.") for name in names)
+    assert d2sm_plugin.register_in(registry) == []
+
+
+def test_other_projects_keep_their_names():
+    registry = LowerCaseRegistry("loss")
+
+    class SSIMLoss:
+        pass
+
+    registry.register(SSIMLoss)
+    with pytest.warns(UserWarning, match="SSIMLoss not registered, as the loss registry holds other objects"):
+        names = d2sm_plugin.register_in(registry, "D2SMLoss", "SSIMLoss")
+    assert names == ["D2SMLoss"] and registry.get("SSIMLoss") is SSIMLoss
+    assert d2sm_plugin.register_in(Registry("network"), "FFDNet", kind="arch") == ["FFDNet"]
+    with pytest.raises(OptionError, match=r"no loss of d2sm_plugin is called 'D2SM'; did you mean 'D2SMLoss'"):
+        d2sm_plugin.register_in(registry, "D2SM")
+    with pytest.raises(OptionError, match=r"no kind 'losses'; did you mean 'loss'"):
+        d2sm_plugin.register_in(registry, kind="losses")
 
 
 def test_there_is_one_version():

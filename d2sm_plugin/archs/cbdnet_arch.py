@@ -7,12 +7,11 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images, conv_stack, pad_to_multiple
 from d2sm_plugin.errors import OptionError, suggest
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 #: Layouts, and the radius of their receptive field in pixels.
 _LAYOUTS = {"official": 55, "port": 45}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images
@@ -23,7 +22,7 @@ from d2sm_plugin.archs.face_images import FACE_MEAN, check_multiple
 from d2sm_plugin.archs.hourglass_blocks import Bottleneck, Hourglass, make_stem, rename_hourglass
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.faces.landmarks import point_set
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 from d2sm_plugin.weights import load_weights
 
 _SCALE = 8

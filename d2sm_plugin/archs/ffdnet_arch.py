@@ -8,12 +8,11 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images, make_activation, pad_to_multiple
 from d2sm_plugin.errors import OptionError, ShapeError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _FOLD = 2  # the image is folded to half its resolution, 4 sub-images per channel
 

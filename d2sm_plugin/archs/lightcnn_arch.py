@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.face_images import FACE_MEAN
 from d2sm_plugin.features.lightcnn_blocks import DESCRIPTOR, TRUNK_VALUES, check_faces, make_trunk, mfm_linear
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 
 @register(ARCH_REGISTRY)

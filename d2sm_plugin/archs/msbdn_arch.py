@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images, pad_to_multiple
@@ -20,7 +19,7 @@ from d2sm_plugin.archs.msbdn_blocks import (
 )
 from d2sm_plugin.archs.msbdn_names import published_to_own
 from d2sm_plugin.errors import OptionError, suggest
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 #: Fusion modules by variant. "rdff" is the network that the D2SM release names MSBDN.
 FUSIONS = {"dff": DenseFeatureFusion, "rdff": RelaxedFusion}

@@ -8,13 +8,12 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from d2sm_plugin.archs.blocks import ResidualBlock, check_images, conv_act, make_activation, pad_to_multiple
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _SCALES = 4
 _DEFORM_GROUPS = 8

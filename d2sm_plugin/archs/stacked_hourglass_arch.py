@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images
 from d2sm_plugin.archs.face_images import FACE_MEAN, check_multiple
 from d2sm_plugin.archs.hourglass_blocks import Bottleneck, Hourglass, conv, make_stem, rename_hourglass
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _LEVELS = 4
 

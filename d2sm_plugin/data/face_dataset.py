@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import torch
 from basicsr.utils.matlab_functions import imresize
-from basicsr.utils.registry import DATASET_REGISTRY
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
@@ -24,7 +23,7 @@ from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.faces.heatmaps import STRIDE, draw_heatmaps
 from d2sm_plugin.faces.landmark_table import read_landmark_table
 from d2sm_plugin.faces.landmarks import flip_points, point_set, rotate_points
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import DATASET_REGISTRY, register
 
 share_with_host()
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import cv2
 import numpy as np
 import torch
-from basicsr.utils.registry import DATASET_REGISTRY
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 from torch import Tensor
@@ -20,7 +19,7 @@ from d2sm_plugin.data.image_store import ImageStore, check_same_keys, is_lmdb, o
 from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.data.noise import noise_for_key, random_noise, random_sigma
 from d2sm_plugin.errors import DataError, OptionError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import DATASET_REGISTRY, register
 
 share_with_host()
 

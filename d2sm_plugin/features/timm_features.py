@@ -14,9 +14,8 @@ from d2sm_plugin.errors import CheckpointError, OptionError
 from d2sm_plugin.features.folding import fold_batchnorm
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
 from d2sm_plugin.features.package_weights import PREFIX, load_package_weights
-from d2sm_plugin.features.registry import FEATURE_REGISTRY
 from d2sm_plugin.features.timm_split import between, late_part, stages
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import FEATURE_REGISTRY, register
 from d2sm_plugin.weights import read_weights
 
 

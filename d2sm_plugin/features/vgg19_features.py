@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, OptionError, suggest
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
-from d2sm_plugin.features.registry import FEATURE_REGISTRY
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import FEATURE_REGISTRY, register
 from d2sm_plugin.weights import read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from d2sm_plugin.errors import DependencyError, OptionError
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.extras import import_extra
 
 #: What is written instead of a number to have the noise level estimated.
 ESTIMATE = "estimate"
@@ -34,12 +35,7 @@ def check_estimator() -> None:
     Raises:
         DependencyError: when PyWavelets is missing, on which scikit-image's estimator rests.
     """
-    try:
-        import pywt  # noqa: F401
-    except ImportError as error:
-        raise DependencyError(
-            "estimating the noise level needs PyWavelets: pip install 'd2sm-plugin[inference]', or give a number"
-        ) from error
+    import_extra("pywt", "estimating the noise level")
 
 
 def estimate_noise_level(pixels: NDArray[np.floating]) -> float:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -16,7 +15,7 @@ from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.image_check import check_range, check_shapes
 from d2sm_plugin.losses.spatial_sampler import SpatialSampler
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.precision import full_precision
 
 _CHUNK = 1024  # restored positions that are compared with all clear ones at a time

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError, ShapeError
@@ -16,7 +15,7 @@ from d2sm_plugin.losses.gather import check_equal_rows, gather_rows
 from d2sm_plugin.losses.image_check import check_range, check_shapes
 from d2sm_plugin.losses.queue_sampler import QueueSampler
 from d2sm_plugin.losses.sampler import Sampler
-from d2sm_plugin.registry import build, register
+from d2sm_plugin.registry import LOSS_REGISTRY, build, register
 
 
 @register(LOSS_REGISTRY)

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import LOSS_REGISTRY, register
 
 _CRITERIA = {"l1": F.l1_loss, "l2": F.mse_loss}
 

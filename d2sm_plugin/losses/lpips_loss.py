@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, OptionError, suggest
+from d2sm_plugin.extras import import_extra
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.image_check import check_range, check_shapes
-from d2sm_plugin.losses.optional import import_optional
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.precision import full_precision
 from d2sm_plugin.weights import read_weights
 
@@ -105,7 +104,7 @@ def _unit(maps: Tensor) -> Tensor:
 
 def _build(net: str) -> nn.Module:
     """The package's network with its calibrated weights and a random trunk, leaving the global generators alone."""
-    package = import_optional("lpips", "lpips", "LPIPSLoss")
+    package = import_extra("lpips", "LPIPSLoss")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision in an outdated way
         # Dropout stays in, without effect in eval mode: without it the names of the calibrated weights would not fit,

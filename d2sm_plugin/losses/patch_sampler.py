@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -16,7 +15,7 @@ from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.losses.windows.shared_windows import SharedWindows
 from d2sm_plugin.losses.windows.window_reach import Step, reaches_of
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import LOSS_REGISTRY, register
 
 MODES = ("crop", "shared")
 BORDERS = ("padded", "open")

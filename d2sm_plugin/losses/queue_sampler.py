@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.functional import attach_gradient, check_features, check_options, computing_dtype
 from d2sm_plugin.losses.state_module import StateModule
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.dense_divergence import match_densely
 from d2sm_plugin.statistics.precision import full_precision
 from d2sm_plugin.statistics.row_divergence import (

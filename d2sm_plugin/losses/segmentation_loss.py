@@ -6,15 +6,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
 from d2sm_plugin.errors import DataError, OptionError, ShapeError
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.gather import mean_over_processes, world_size
-from d2sm_plugin.registry import register
-from d2sm_plugin.seg.scorer import choose_classes
-from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
+from d2sm_plugin.registry import LOSS_REGISTRY, register
+from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor, choose_classes
 
 
 @register(LOSS_REGISTRY)

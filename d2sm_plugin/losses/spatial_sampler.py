@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.losses.sampler import Sampler
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import LOSS_REGISTRY, register
 
 
 @register(LOSS_REGISTRY)

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import ShapeError
+from d2sm_plugin.extras import import_extra
 from d2sm_plugin.losses.image_check import check_range, check_shapes
-from d2sm_plugin.losses.optional import import_optional
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.precision import full_precision
 
 _WINDOW = 11  # pixels, a Gaussian of standard deviation 1.5
@@ -39,7 +38,7 @@ class _StructuralSimilarity(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
-        package = import_optional("pytorch_msssim", "pytorch-msssim", type(self).__name__)
+        package = import_extra("pytorch_msssim", type(self).__name__)
         self._similarity = getattr(package, self.function)
         self.register_buffer("window", _gaussian(), persistent=False)  # the package would send it to the GPU every time
         self.loss_weight = loss_weight

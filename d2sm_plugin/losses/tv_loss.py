@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import ShapeError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import LOSS_REGISTRY, register
 
 
 @register(LOSS_REGISTRY)

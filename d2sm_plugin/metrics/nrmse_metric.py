@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from basicsr.utils.registry import METRIC_REGISTRY
 from numpy.typing import NDArray
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.faces.landmarks import IBUG68, PointSet, eye_centres, point_set
 from d2sm_plugin.metrics.landmark_finder import shared_finder
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import METRIC_REGISTRY, register
 
 Points = NDArray[np.floating]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from d2sm_plugin.archs.interface import gather_inputs
@@ -17,7 +16,7 @@ from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.metrics.nrmse_metric import nrmse
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.restore import autocast, evaluating
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import MODEL_REGISTRY, register
 
 
 @register(MODEL_REGISTRY)

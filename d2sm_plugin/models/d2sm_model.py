@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,7 +18,7 @@ from d2sm_plugin.errors import TrainingError
 from d2sm_plugin.models.objectives import Objectives, gradient_norms
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, update_average
 from d2sm_plugin.models.restore import autocast, restore_batch
-from d2sm_plugin.registry import build, register
+from d2sm_plugin.registry import ARCH_REGISTRY, MODEL_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
 
 

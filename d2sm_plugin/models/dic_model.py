@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from basicsr.utils.registry import MODEL_REGISTRY
 from torch import nn
 
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.models.gan_model import GANModel
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import MODEL_REGISTRY, register
 
 
 @register(MODEL_REGISTRY)

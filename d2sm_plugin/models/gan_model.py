@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.interface import gather_inputs
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler
-from d2sm_plugin.registry import build, register
+from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
 
 

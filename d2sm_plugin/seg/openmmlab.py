@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from d2sm_plugin.errors import DependencyError, OptionError
+from d2sm_plugin.extras import install_command, missing
 
 #: Folder of the configs that come with this package.
 OWN_CONFIGS = Path(__file__).parent / "configs"
@@ -32,11 +33,7 @@ def require_mmseg() -> None:
             warnings.simplefilter("ignore")  # its remarks on optional parts that are not installed
             import mmseg.models  # noqa: F401
     except (ImportError, AssertionError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DependencyError(
-            f"segmentation needs mmsegmentation, which cannot be imported ({reason}); get it with: "
-            f'pip install "d2sm-plugin[seg]"'
-        ) from error
+        raise missing("mmseg", "segmentation", error) from error
 
 
 @contextmanager
@@ -102,7 +99,7 @@ def _shipped_configs() -> dict[str, Path]:
             return {file.stem: file for file in files if "_base_" not in file.relative_to(folder).parts}
     raise DependencyError(
         f"mmseg at {package} comes without its configs; give the path of a config, or install with: "
-        f'pip install "d2sm-plugin[seg]"'
+        f"{install_command('seg')}"
     )
 
 

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import DataError, OptionError, suggest
-from d2sm_plugin.seg.classes import ClassSet, check_classes_fit, class_set_of_checkpoint, load_class_set
 from d2sm_plugin.seg.confusion import ConfusionMatrix
 from d2sm_plugin.seg.overlay import overlay
 from d2sm_plugin.seg.preprocess import to_levels
-from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
+from d2sm_plugin.seg.segmentor import build_segmentor, choose_classes
 
 WHERE = "val.segmentation"
 
@@ -54,25 +53,6 @@ def read_segmentation_options(block: Mapping[str, Any]) -> SegmentationOptions:
         if first["type"] == "missing":
             raise OptionError(f"{path}: this key is missing") from None
         raise OptionError(f"{path}: {first['msg']}, got {first['input']!r}") from None
-
-
-def choose_classes(source: str | None, segmentor: Segmentor, checkpoint: str) -> ClassSet:
-    """Return the class set to score by, checked against the network.
-
-    Args:
-        source: name or file; None takes the classes that the checkpoint describes.
-        segmentor: the network.
-        checkpoint: for messages.
-
-    Raises:
-        OptionError: when there is none, or it is not the network's.
-    """
-    if source is None:
-        classes = class_set_of_checkpoint(segmentor.classes, segmentor.palette, checkpoint)
-    else:
-        classes = load_class_set(source)
-    check_classes_fit(classes, segmentor.num_classes, segmentor.classes)
-    return classes
 
 
 def read_label_for(labels: ImageStore, key: str, size: Sequence[int], what: str) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.seg.checkpoint import SegCheckpoint, load_into, read_seg_checkpoint
+from d2sm_plugin.seg.classes import ClassSet, check_classes_fit, class_set_of_checkpoint, load_class_set
 from d2sm_plugin.seg.openmmlab import read_config, require_mmseg, untouched_rng
 from d2sm_plugin.seg.preprocess import Padding, Preprocessor, TestResize, to_levels
 
@@ -205,3 +206,22 @@ def _build_network(block: Any, config: str | Path) -> nn.Module:
     if not hasattr(network, "inference") or not hasattr(network, "decode_head"):
         raise OptionError(f"config '{config}': {type(network).__name__} is no segmentation network with a decode head")
     return revert_sync_batchnorm(network)
+
+
+def choose_classes(source: str | None, segmentor: Segmentor, checkpoint: str) -> ClassSet:
+    """Return the class set to score by, checked against the network.
+
+    Args:
+        source: name or file; None takes the classes that the checkpoint describes.
+        segmentor: the network.
+        checkpoint: for messages.
+
+    Raises:
+        OptionError: when there is none, or it is not the network's.
+    """
+    if source is None:
+        classes = class_set_of_checkpoint(segmentor.classes, segmentor.palette, checkpoint)
+    else:
+        classes = load_class_set(source)
+    check_classes_fit(classes, segmentor.num_classes, segmentor.classes)
+    return classes

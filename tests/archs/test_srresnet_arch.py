@@ -21,6 +21,16 @@ def test_parameter_count():
     assert sum(parameter.numel() for parameter in network.parameters()) == 1_665_283
 
 
+def test_one_seed_gives_the_weights_of_the_network_by_4():
+    torch.manual_seed(3)
+    by_4 = MSRResNet(num_feat=8, num_block=2, upscale=4).state_dict()
+    torch.manual_seed(3)
+    by_8 = MSRResNetX8(num_feat=8, num_block=2).state_dict()
+    assert all(torch.equal(by_8[name], tensor) for name, tensor in by_4.items())
+    assert not torch.equal(by_8["upconv3.weight"], by_8["upconv2.weight"])
+    assert set(by_8) - set(by_4) == {"upconv3.weight", "upconv3.bias"}
+
+
 @torch.inference_mode()
 def test_a_stage_that_only_enlarges_leaves_the_network_by_4(tmp_path):
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.scenes.street_scenes import VAL_SEEDS
 from d2sm_plugin.seg.classes import CITYSCAPES
 
-pytest.importorskip("mmseg", reason="the segmentation network needs mmsegmentation: pip install d2sm-plugin[seg]")
+pytest.importorskip("mmseg", reason="the segmentation network needs mmsegmentation: pip install .[seg]")
 
 from d2sm_plugin.demo.segmentor import DEMO_CHECKPOINT, DEMO_CONFIG, demo_segmentor, score_scenes
 from d2sm_plugin.seg.checkpoint import read_seg_checkpoint

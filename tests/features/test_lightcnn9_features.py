@@ -5,8 +5,9 @@ import torch
 
 from d2sm_plugin.archs.lightcnn_arch import LightCNN9
 from d2sm_plugin.errors import CheckpointError, OptionError, ShapeError
-from d2sm_plugin.features import FEATURE_REGISTRY, build_extractor
+from d2sm_plugin.features import build_extractor
 from d2sm_plugin.features.lightcnn9_features import LightCNN9Features
+from d2sm_plugin.registry import FEATURE_REGISTRY
 
 
 @pytest.fixture(scope="module")

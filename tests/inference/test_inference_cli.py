@@ -166,7 +166,7 @@ def test_network_that_takes_what_pictures_lack(network):
 
 def test_estimating_needs_pywavelets(network, monkeypatch):
     monkeypatch.setitem(sys.modules, "pywt", None)
-    with pytest.raises(DependencyError, match=r"pip install 'd2sm-plugin\[inference\]'"):
+    with pytest.raises(DependencyError, match=r'pip install "\.\[inference\]"'):
         PictureRestorer(network, sigma="estimate")
 
 

@@ -167,7 +167,7 @@ def test_mistakes(trunk, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="no such file"):
         LPIPSLoss("squeeze", tmp_path / "none.pth")
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(DependencyError, match=r'LPIPSLoss needs .*pip install "d2sm-plugin\[objectives\]"'):
+    with pytest.raises(DependencyError, match=r'LPIPSLoss needs .*pip install "\.\[objectives\]"'):
         build(LOSS_REGISTRY, {"type": "LPIPSLoss"}, "train.lpips_opt")
 
 

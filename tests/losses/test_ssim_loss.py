@@ -129,7 +129,7 @@ def test_mistakes():
 
 def test_missing_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_msssim", None)
-    with pytest.raises(DependencyError, match=r'SSIMLoss needs .*pip install "d2sm-plugin\[objectives\]"'):
+    with pytest.raises(DependencyError, match=r'SSIMLoss needs .*pip install "\.\[objectives\]"'):
         build(LOSS_REGISTRY, {"type": "SSIMLoss"}, "train.ssim_opt")
 
 

@@ -137,6 +137,6 @@ def test_without_mmseg_one_line_says_how_to_get_it():
         [sys.executable, "-W", "ignore", "-c", WITHOUT_MMSEG], capture_output=True, text=True, check=False, timeout=120
     )
     assert run.returncode == 2
-    assert run.stderr.startswith("error: segmentation needs mmsegmentation, which cannot be imported")
-    assert run.stderr.strip().endswith('pip install "d2sm-plugin[seg]"')
+    assert run.stderr.startswith("error: segmentation needs mmseg, which cannot be imported")
+    assert run.stderr.strip().endswith('pip install ".[seg]" in a clone of d2sm_plugin')
     assert len(run.stderr.strip().splitlines()) == 1

@@ -12,7 +12,8 @@ from seg_material import write_pictures
 from seg_ranks import score_on_rank
 
 from d2sm_plugin.errors import CheckpointError, DataError, OptionError
-from d2sm_plugin.seg import ConfusionMatrix, SegmentationScorer, build_segmentor
+from d2sm_plugin.seg import ConfusionMatrix, build_segmentor
+from d2sm_plugin.seg.scorer import SegmentationScorer
 
 pytest.importorskip("mmseg")
 

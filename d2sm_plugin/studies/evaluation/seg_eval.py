@@ -16,8 +16,7 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.pipeline.pictures import write_png
 from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.overlay import overlay
-from d2sm_plugin.seg.scorer import choose_classes
-from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
+from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor, choose_classes
 from d2sm_plugin.studies.evaluation.methods import Image, Method, stored_method
 from d2sm_plugin.studies.evaluation.seg_methods import CLEAN, noisy_and_restored
 from d2sm_plugin.studies.evaluation.seg_report import tables, write_report

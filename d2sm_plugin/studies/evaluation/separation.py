@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from d2sm_plugin.errors import DependencyError, OptionError
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.extras import missing
 
 #: Neighbours that are looked at, and parts of the cross-validation.
 NEIGHBOURS, FOLDS = 10, 5
@@ -122,9 +123,7 @@ def import_sklearn() -> dict[str, Any]:
         from sklearn.model_selection import GroupKFold
         from sklearn.neighbors import KNeighborsClassifier
     except ImportError as error:
-        raise DependencyError(
-            f'scikit-learn is needed and cannot be imported ({error}); pip install "d2sm-plugin[plots]"'
-        ) from error
+        raise missing("sklearn", "measuring how features separate", error) from error
     used = (LogisticRegression, TSNE, silhouette_score, GroupKFold, KNeighborsClassifier)
     return {item.__name__: item for item in used}
 

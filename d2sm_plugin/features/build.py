@@ -1,17 +1,14 @@
-"""The table of feature extractors that option files may name."""
+"""The feature extractor that an argument or an option block describes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from basicsr.utils.registry import Registry
 from torch import nn
 
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.registry import build
-
-FEATURE_REGISTRY = Registry("feature")
+from d2sm_plugin.registry import FEATURE_REGISTRY, build
 
 
 def build_extractor(extractor: nn.Module | Mapping[str, Any], where: str) -> nn.Module:

@@ -1,0 +1,104 @@
+"""The plugin's place in BasicSR: whatever is imported first, BasicSR's registries know the plugin's classes.
+
+Importing BasicSR takes seconds, and many projects have a ``basicsr`` folder of their own, so nothing here imports it.
+As soon as anybody has imported ``basicsr.utils.registry``, its five registries learn to look further: a name that they
+do not hold is looked up in the plugin's registry of the same name, which imports its modules then.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from d2sm_plugin import registry as ours
+
+MODULE = "basicsr.utils.registry"
+NAMES = ("ARCH_REGISTRY", "DATASET_REGISTRY", "LOSS_REGISTRY", "METRIC_REGISTRY", "MODEL_REGISTRY")
+
+
+def join_host() -> None:
+    """Join BasicSR's registries with the plugin's: now if it is imported, else when it is."""
+    if MODULE in sys.modules:
+        _join(sys.modules[MODULE])
+    if not any(isinstance(finder, _HostFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _HostFinder())
+
+
+class _HostFinder(MetaPathFinder):
+    """Has the other finders find BasicSR's registry module, and joins the registries once it has run."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if fullname != MODULE:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        if spec is not None and spec.loader is not None:
+            _after_loading(spec, _join)
+        return spec
+
+
+def _after_loading(spec: ModuleSpec, then: Callable[[ModuleType], None]) -> None:
+    execute = spec.loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        if module.__name__ == spec.name:  # a loader may serve several modules
+            then(module)
+
+    spec.loader.exec_module = exec_module
+
+
+def _join(module: ModuleType) -> None:
+    """Let the registries of BasicSR's module and the plugin's find each other's objects."""
+    for name in NAMES:
+        host, table = getattr(module, name, None), getattr(ours, name)
+        if hasattr(host, "_obj_map") and table.host is not host:
+            table.host = host
+            host.__class__ = _joined(type(host), table)
+
+
+def _joined(base: type, table: ours.Registry) -> type:
+    """Class of a registry of BasicSR's that takes over the plugin's objects when it lacks a name, or lists all."""
+
+    class JoinedRegistry(base):
+        def _take_over(self) -> None:
+            try:
+                taken = table.fill()
+            except ImportError as error:  # a fork that lacks what the plugin's models or datasets are built on
+                warnings.warn(f"d2sm_plugin: no {self._name} of it is registered here: {error}", stacklevel=3)
+                return
+            for name, obj in taken.items():
+                holder = self._obj_map.setdefault(name, obj)
+                if ours.origin(holder) != ours.origin(obj) and name not in announced:
+                    announced.add(name)
+                    warnings.warn(
+                        f"d2sm_plugin: '{name}' stays that of module {holder.__module__} in the {self._name} registry; "
+                        f"import the other one from {obj.__module__}",
+                        stacklevel=3,
+                    )
+
+        def get(self, name: str, *args: Any, **kwargs: Any) -> Any:
+            if name not in self._obj_map:
+                self._take_over()
+            return super().get(name, *args, **kwargs)
+
+        def __contains__(self, name: str) -> bool:
+            if name not in self._obj_map:
+                self._take_over()
+            return super().__contains__(name)
+
+        def __iter__(self) -> Any:
+            self._take_over()
+            return super().__iter__()
+
+        def keys(self) -> Any:
+            self._take_over()
+            return super().keys()
+
+    announced: set[str] = set()
+    return JoinedRegistry
