@@ -25,6 +25,7 @@ from d2sm_plugin.data.lmdb_progress import (
 )
 from d2sm_plugin.data.lmdb_store import META_FILE, close_environment, missing_bytes
 from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_whole
 
 SUFFIX = ".lmdb"
 # A process that is killed loses what it did since the last commit; a commit costs a wait for the disk.
@@ -35,6 +36,7 @@ _LOCK_SECONDS = 15.0
 _FIRST_MAP_SIZE = 1 << 28
 _FULL_BELOW = 1 << 20  # bytes free
 _SAMPLE = 32  # records that are decoded when not all are
+_GO_ON = "what it holds is kept: free some space and give the same command again to go on from there"
 
 
 class LmdbWriter:
@@ -108,7 +110,7 @@ class LmdbWriter:
             self._stored = {record.key: record for records in found.values() for record in records}
             self._forget_others()
             lines = [progress_line(identity, records) for identity, records in found.items()]
-            (self.partial / PROGRESS_FILE).write_text("".join(lines), encoding="utf-8")
+            write_whole(self.partial / PROGRESS_FILE, "".join(lines), advice=_GO_ON)
         except (lmdb.Error, OSError) as error:
             raise self._cannot_write(error) from error
         return set(found)
@@ -148,11 +150,8 @@ class LmdbWriter:
         self._close()
         self._verify(verify_all, tick)
         lines = [self._stored[key].meta_line() for key in sorted(self._stored)]
-        try:
-            _write_synced(self.partial / META_FILE, "".join(lines))
-            _write_synced(self.partial / ORIGIN_FILE, origin_text(digest, len(lines)))
-        except OSError as error:
-            raise self._cannot_write(error) from error
+        write_whole(self.partial / META_FILE, "".join(lines), advice=_GO_ON, durable=True)
+        write_whole(self.partial / ORIGIN_FILE, origin_text(digest, len(lines)), advice=_GO_ON, durable=True)
         self._rename()
         (self.path / PROGRESS_FILE).unlink(missing_ok=True)  # not before: until then it is what a new run needs
         return len(lines)
@@ -200,10 +199,7 @@ class LmdbWriter:
     def _cannot_write(self, error: Exception) -> DataError:
         self._pending = []  # not stored, and not to be tried again on the way out
         reason = "the disk is full" if self._is_disk_full(error) else str(error)
-        return DataError(
-            f"{self.partial}: cannot be written ({reason}); what it holds is kept: free some space and give the same "
-            f"command again to go on from there"
-        )
+        return DataError(f"{self.partial}: cannot be written ({reason}); {_GO_ON}")
 
     def _is_disk_full(self, error: Exception) -> bool:
         full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows knows no quotas
@@ -257,10 +253,3 @@ class LmdbWriter:
         self._lock.release()
         with contextlib.suppress(OSError):
             os.unlink(self._lock.lock_file)
-
-
-def _write_synced(file: Path, text: str) -> None:
-    with open(file, "w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())

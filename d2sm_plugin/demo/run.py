@@ -17,6 +17,7 @@ from tabulate import tabulate
 
 from d2sm_plugin.data.prepare import prepare_data as preparation
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.files import whole_file, write_csv
 from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline import train as training
@@ -32,6 +33,7 @@ from matplotlib import pyplot  # the backend is chosen first: there may be no sc
 _BASE = "demo_base"  # what both runs start from
 _RUNS = {"L1": "demo_l1", "L1 + D2SM": "demo_d2sm"}
 _ROWS = ("noisy", *_RUNS, "clean")
+_MEASURES = ("psnr", "ssim", "mIoU")
 _SIZE = ("192", "384")
 
 Table = dict[int, dict[str, dict[str, float]]]
@@ -82,7 +84,7 @@ def _measure(args: argparse.Namespace, data: Path) -> tuple[Table, Mapping[str, 
         options = _test_options(args, data, f"{run}_test", _weights(args.out, run))
         for name, (_, metrics) in run_test(options, str(args.options / "demo_test.yml")).items():
             rows = table.setdefault(int(name.rsplit("sigma", 1)[1]), {})
-            rows[method] = {key: metrics[key] for key in ("psnr", "ssim", "mIoU")}
+            rows[method] = {key: metrics[key] for key in _MEASURES}
             rows["noisy"] = {"psnr": metrics["psnr_input"], "ssim": metrics["ssim_input"]}
     loaders = build_evaluation_loaders(options["datasets"], ("test",), 0, 1)
     for name, loader in loaders.items():
@@ -118,11 +120,8 @@ def _miou(hook: SegmentationScorer, loader: Any, entry: str) -> float:
 
 
 def _write_table(table: Table, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["sigma", "method", "psnr", "ssim", "mIoU"])
-        for sigma, rows in table.items():
-            writer.writerows([sigma, m, rows[m]["psnr"], rows[m]["ssim"], rows[m]["mIoU"]] for m in _ROWS)
+    lines = [[sigma, m, *(rows[m][name] for name in _MEASURES)] for sigma, rows in table.items() for m in _ROWS]
+    write_csv(path, ["sigma", "method", *_MEASURES], lines)
 
 
 def _plot_curves(out: Path) -> None:
@@ -139,7 +138,8 @@ def _plot_curves(out: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
-    figure.savefig(out / "curves.png", dpi=120)
+    with whole_file(out / "curves.png") as file:
+        figure.savefig(file, dpi=120)
     pyplot.close(figure)
 
 

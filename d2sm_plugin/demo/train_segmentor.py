@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from d2sm_plugin.demo.segmentor import DEMO_CHECKPOINT, DEMO_CONFIG, score_scenes
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.files import whole_file
 from d2sm_plugin.scenes.street_scenes import SEGMENTOR_SEEDS, VAL_SEEDS, render_scene
 from d2sm_plugin.seg.classes import CITYSCAPES, IGNORE
 from d2sm_plugin.seg.confusion import SegScores
@@ -146,10 +147,8 @@ def save(segmentor: Segmentor, path: Path, notes: dict[str, Any]) -> None:
         for name, value in segmentor.network.state_dict().items()
     }
     described = {"classes": list(CITYSCAPES.names), "palette": [list(colour) for colour in CITYSCAPES.palette]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    torch.save({"meta": {"dataset_meta": described, "training": notes}, "state_dict": state}, unfinished)
-    unfinished.replace(path)
+    with whole_file(path) as file:
+        torch.save({"meta": {"dataset_meta": described, "training": notes}, "state_dict": state}, file)
 
 
 def score_table(scores: dict[int, SegScores]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_whole
 
 NAME_COLUMN, SPLIT_COLUMN = "image", "split"
 
@@ -78,12 +78,9 @@ def write_landmark_table(path: str | Path, rows: Mapping[str, NDArray[np.floatin
             if path.read_text(encoding="utf-8") == text:
                 return False
             raise DataError(f"{path}: another table is there already; say --overwrite to replace it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    write_whole(path, text)
     return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_whole
 
 #: File types that are read and written, by ending, with what Pillow is told when it writes one.
 FORMATS = {
@@ -89,15 +89,7 @@ def write_picture(path: str | Path, picture: Picture) -> None:
     """
     path = Path(path)
     _check_target(path, picture)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(_encode(path.suffix.lower(), picture))
-        unfinished.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, _encode(path.suffix.lower(), picture))
 
 
 def _check_kind(image: Image.Image, path: Path) -> None:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from tabulate import tabulate
 
+from d2sm_plugin.files import write_whole
 from d2sm_plugin.options.schema import LoggerOptions, Options, PathOptions, TrainOptions, ValOptions
 
 _INTRO = """# Option files
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the reference into a file."""
     parser = argparse.ArgumentParser(description="Write the reference of option keys.")
     parser.add_argument("--out", type=Path, default=Path("docs/options.md"))
-    parser.parse_args(argv).out.write_text(option_reference(), encoding="utf-8")
+    args = parser.parse_args(argv)
+    write_whole(args.out, option_reference())
     return 0
 
 

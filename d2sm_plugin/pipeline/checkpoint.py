@@ -7,9 +7,7 @@ its networks.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,11 @@ import torch
 from torch import nn
 
 from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.files import link_whole, whole_file
 from d2sm_plugin.weights import load_weights
 
 _STATE = re.compile(r"^(\d+)\.state$")
-_PARTIAL = ".partial"
+_ADVICE = "earlier checkpoints are whole: free some space and continue with --auto_resume"
 
 
 def save_atomically(value: Any, path: Path) -> None:
@@ -30,21 +29,12 @@ def save_atomically(value: Any, path: Path) -> None:
     Raises:
         CheckpointError: when it cannot be written (disk full, no permission); what was there before stays.
     """
-    partial = path.with_name(path.name + _PARTIAL)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+    with whole_file(path, CheckpointError, _ADVICE, durable=True) as file:
+        try:
             torch.save(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        partial.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0.0
-        raise CheckpointError(
-            f"{path}: cannot be written ({str(error).splitlines()[0]}; {free:.0f} MiB free); earlier checkpoints are "
-            f"whole. Free some space and continue with --auto_resume"
-        ) from error
+        except RuntimeError as error:  # so torch's zip writer ends where the system refused to write
+            refusal = error.__context__
+            raise refusal if isinstance(refusal, OSError) else OSError(str(error).splitlines()[0]) from error
 
 
 class CheckpointStore:
@@ -108,13 +98,7 @@ class CheckpointStore:
 
     @staticmethod
     def _point_latest_to(path: Path, latest: Path) -> None:
-        partial = latest.with_name(latest.name + _PARTIAL)
-        partial.unlink(missing_ok=True)
-        try:
-            os.link(path, partial)  # no second copy on disk where the file system can
-        except OSError:
-            shutil.copyfile(path, partial)
-        os.replace(partial, latest)
+        link_whole(path, latest, CheckpointError, _ADVICE)
 
     def _remove_old(self, labels: list[str]) -> None:
         if self.keep is None:

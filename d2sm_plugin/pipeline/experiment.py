@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import shlex
 import sys
 import time
@@ -21,6 +20,7 @@ from basicsr.version import __version__ as host_version
 from torch.utils.tensorboard import SummaryWriter
 
 from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_csv, write_whole
 from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.version import __version__
 
@@ -59,9 +59,9 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             file = read_option_file(option_file)
             header = f"# {time.asctime()}\n# {' '.join(map(shlex.quote, sys.argv))}\n\n"
-            (self.path / file.files[0].name).write_text(header + file.text(), encoding="utf-8")
+            write_whole(self.path / file.files[0].name, header + file.text())
             filled_in = yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
-            (self.path / "options.yml").write_text(filled_in, encoding="utf-8")
+            write_whole(self.path / "options.yml", filled_in)
         except OSError as error:
             raise DataError(f"{self.path}: the folder of the run cannot be made ({error})") from error
 
@@ -81,10 +81,7 @@ class Folder:
         with self.metrics_file.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
         complete = [row for row in rows if len(row) == len(header) and int(row[0]) <= iteration]
-        partial = self.metrics_file.with_suffix(".partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *complete])
-        os.replace(partial, self.metrics_file)
+        write_csv(self.metrics_file, header, complete)
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_whole
 
 _GAP = 4
 _WHITE = 255
@@ -45,12 +44,4 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     Raises:
         DataError: when the file cannot be written.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        encoded = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(encoded.tobytes())
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error})") from error
+    write_whole(path, cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes())

@@ -157,10 +157,10 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     write_picture(path, Picture(noise((4, 4, 3))))
     before = path.read_bytes()
 
-    def full(self, _):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(DataError, match=r"a\.png: cannot be written \(No space left on device"):
         write_picture(path, Picture(noise((4, 4, 3), seed=1)))
     assert path.read_bytes() == before

@@ -14,6 +14,7 @@ from d2sm_plugin.data.decoding import decode_rgb
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
+from d2sm_plugin.files import whole_file
 from d2sm_plugin.losses import PatchSampler, semantic_divergence
 from d2sm_plugin.losses.windows.window_reach import measure_reach
 from d2sm_plugin.studies.benchmark.measure import Settings, timed
@@ -159,8 +160,8 @@ def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path, t
     axes.set_title(f"{title}, 36 windows; the numbers are shared_stride", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=130)
+    with whole_file(file) as picture:
+        figure.savefig(picture, dpi=130, format=file.suffix.removeprefix(".") or "png")
 
 
 def _kind(way: str) -> str:

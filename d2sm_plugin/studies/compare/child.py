@@ -7,7 +7,6 @@ What is there is not done again; a training that was broken off continues from i
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from d2sm_plugin.cli import run_tool
+from d2sm_plugin.files import write_json
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
@@ -87,13 +87,6 @@ def _training_arguments(file: Path, launcher: str) -> list[str]:
 
 def _test(options: dict[str, Any], file: Path) -> dict[str, Mapping[str, float]]:
     return {name: metrics for name, (_, metrics) in run_test(options, str(file)).items()}
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from d2sm_plugin.errors import TrainingError
+from d2sm_plugin.files import write_json
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.build import build_model
 from d2sm_plugin.pipeline.distributed import start_processes
@@ -26,7 +27,6 @@ from d2sm_plugin.pipeline.loaders import TrainBatches
 from d2sm_plugin.pipeline.random_state import seed_everything
 from d2sm_plugin.studies.benchmark.measure import timed
 from d2sm_plugin.studies.benchmark.memory import forget_peak, peak_resident, resident
-from d2sm_plugin.studies.compare.child import write_json
 from d2sm_plugin.studies.compare.fingerprint import fingerprint
 from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.runner import environment

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.files import write_json
 from d2sm_plugin.options.merge import differences
-from d2sm_plugin.studies.compare.child import write_json
 from d2sm_plugin.studies.compare.fingerprint import fingerprint
 from d2sm_plugin.studies.compare.jobs import SuiteRun
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.files import write_whole
 from d2sm_plugin.options.merge import merge
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
@@ -137,9 +137,7 @@ class SuiteRun:
         path = self.folder / file
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return
-        partial = path.with_name(f"{file}.{os.getpid()}.partial")  # another call may write it too, or its child read it
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, text)  # another call may write it too, or its child read it
 
 
 def training_options(suite: Suite, base: Mapping[str, Any], variant: str, seed: int = 0) -> dict[str, Any]:

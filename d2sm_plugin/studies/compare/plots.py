@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, and no global state
 from matplotlib.figure import Figure
 
-from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import whole_file
 from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.scores import Column, Scores
 from d2sm_plugin.studies.compare.suite import Suite
@@ -144,12 +142,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         DataError: when the file cannot be written.
     """
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(picture.getvalue())
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error})") from error
+    with whole_file(path) as file:
+        FigureCanvasAgg(figure).print_png(file)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_csv, write_whole
 from d2sm_plugin.studies.compare.scores import Column, Scores, Summary
 
 _TITLES = {"psnr": "PSNR [dB]", "ssim": "SSIM", "mIoU": "MIoU [%]", "nrmse": "NRMSE"}
@@ -36,14 +35,10 @@ def write_tables(scores: Scores, cost: Cost, folder: Path) -> str:
         DataError: when a file cannot be written.
     """
     text = markdown(scores, cost)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.md").write_text(text, encoding="utf-8")
-        _write_csv(folder / "table.csv", ("variant", "seed", "set", "sigma", "metric", "value"), _long(scores))
-        header = ("variant", "set", "sigma", "metric", "seeds", "mean", "sd", "rank", "difference", "difference_sd")
-        _write_csv(folder / "table_mean.csv", header, _means(scores))
-    except OSError as error:
-        raise DataError(f"{folder}: the report cannot be written ({error})") from error
+    write_whole(folder / "table.md", text)
+    write_csv(folder / "table.csv", ("variant", "seed", "set", "sigma", "metric", "value"), _long(scores))
+    header = ("variant", "set", "sigma", "metric", "seeds", "mean", "sd", "rank", "difference", "difference_sd")
+    write_csv(folder / "table_mean.csv", header, _means(scores))
     return text
 
 
@@ -183,10 +178,3 @@ def _means(scores: Scores) -> list[list[Any]]:
             both = [None, None] if difference is None else [difference.mean, difference.deviation]
             lines.append([*own, ranks.get(row), *both])
     return lines
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([["" if value is None else value for value in row] for row in rows])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_csv, write_whole
 from d2sm_plugin.studies.evaluation.method_colours import colour_of
 from d2sm_plugin.studies.evaluation.paired_statistics import PairedStatistics
 
@@ -89,30 +87,10 @@ def write_report(results: Sequence[Divergence], keys: Sequence[str], reference: 
         for result in results
         for key, value in zip(keys, result.image_kl, strict=True)
     ]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "table.md", (tables(results, reference) + "\n").encode())
-        write_whole(out / "divergence.csv", as_csv(_COLUMNS, map(_record, results)))
-        write_whole(out / "per_image.csv", as_csv(("extractor", "sigma", "method", "image", "kl_per_sample"), images))
-        write_whole(out / "divergence.png", _bars(results))
-    except OSError as error:
-        raise DataError(f"{out}: the report cannot be written ({error})") from error
-
-
-def as_csv(header: Sequence[str], rows: Sequence[Sequence[object]] | map) -> bytes:
-    """Return a table as the bytes of a CSV file (UTF-8)."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name first, so that no half of it is ever found under its own."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_whole(out / "table.md", tables(results, reference) + "\n")
+    write_csv(out / "divergence.csv", _COLUMNS, map(_record, results))
+    write_csv(out / "per_image.csv", ("extractor", "sigma", "method", "image", "kl_per_sample"), images)
+    write_whole(out / "divergence.png", _bars(results))
 
 
 def _grouped(result: Divergence) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_csv, write_json, write_whole
 
 
 @dataclass
@@ -75,25 +73,12 @@ def write_face_report(scores: FaceScores, out: Path) -> str:
         name: {metric: value if math.isfinite(value) else None for metric, value in row.items()}
         for name, row in means.items()
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "table.md").write_text(table + "\n", encoding="utf-8")
-        (out / "metrics.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        _write_csv(
-            out / "metrics.csv", ["method", *scores.metrics], [[name, *row.values()] for name, row in means.items()]
-        )
-        _write_csv(out / "per_face.csv", ["method", "image", *scores.metrics], scores.rows())
-    except OSError as error:
-        raise DataError(f"{out}: the report cannot be written ({error})") from error
+    write_whole(out / "table.md", table + "\n")
+    write_json(out / "metrics.json", document)
+    write_csv(out / "metrics.csv", ["method", *scores.metrics], [[name, *row.values()] for name, row in means.items()])
+    write_csv(out / "per_face.csv", ["method", "image", *scores.metrics], scores.rows())
     return table
 
 
 def _cell(metric: str, value: float) -> str:
     return f"{value:.2f}" if metric.startswith("PSNR") else f"{value:.4f}"
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_csv, write_json, write_whole
 from d2sm_plugin.studies.evaluation.seg_scoring import MethodScores
 
 _SUMMARY = ("mIoU", "aAcc", "mAcc")
@@ -55,20 +52,12 @@ def write_report(results: Sequence[MethodScores], out: Path) -> None:
         DataError: when a file cannot be written.
     """
     classes = list(results[0].scores.iou)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["method", *_SUMMARY, "PSNR", *(f"IoU/{name}" for name in classes)])
-    for result in results:
-        values = [*_summary(result), result.psnr, *result.scores.iou.values()]
-        writer.writerow([result.name, *("" if value is None else value for value in values)])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _write(out / "metrics.json", (json.dumps(document(results), indent=2) + "\n").encode())
-        _write(out / "metrics.csv", text.getvalue().encode())
-        _write(out / "table.md", (tables(results) + "\n").encode())
-        _write(out / "iou_by_class.png", _bars(results))
-    except OSError as error:
-        raise DataError(f"{out}: the report cannot be written ({error})") from error
+    header = ["method", *_SUMMARY, "PSNR", *(f"IoU/{name}" for name in classes)]
+    rows = [[result.name, *_summary(result), result.psnr, *result.scores.iou.values()] for result in results]
+    write_json(out / "metrics.json", document(results))
+    write_csv(out / "metrics.csv", header, rows)
+    write_whole(out / "table.md", tables(results) + "\n")
+    write_whole(out / "iou_by_class.png", _bars(results))
 
 
 def _bars(results: Sequence[MethodScores]) -> bytes:
@@ -92,12 +81,6 @@ def _bars(results: Sequence[MethodScores]) -> bytes:
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
     return picture.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def _summary(result: MethodScores) -> tuple[float, float, float]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
-from d2sm_plugin.errors import DataError, OptionError
-from d2sm_plugin.studies.evaluation.divergence_report import as_csv, write_whole
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.files import write_csv, write_whole
 from d2sm_plugin.studies.evaluation.semantic_features import collect_samples
 from d2sm_plugin.studies.evaluation.semantic_methods import CLEAN, add_material_arguments, gather_material
 from d2sm_plugin.studies.evaluation.semantic_views import read_views
@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             keys = [material.keys[number] for number in image]
             scores += _compare(arguments, view.name, level, features, target, image, keys)
     table = _table(scores)
-    _write(Path(arguments.out), {"scores.csv": as_csv(_COLUMNS, scores), "table.md": f"{table}\n".encode()})
+    write_csv(Path(arguments.out) / "scores.csv", _COLUMNS, scores)
+    write_whole(Path(arguments.out) / "table.md", table + "\n")
     print(table)  # noqa: T201  # the table is what the tool is for
     print(f"\nwritten to {arguments.out}")  # noqa: T201
     return 0
@@ -134,8 +135,8 @@ def _compare(
     ]
     file = "tsne_" + re.sub(r"[^\w.+-]+", "_", view).strip("_") + (f"_sigma{level}" if level else "")
     picture = draw(points, results, title, arguments.lines)
-    content = {f"{file}.png": picture, f"{file}.csv": as_csv(("method", "image", "sample", "x", "y"), rows)}
-    _write(Path(arguments.out), content)
+    write_whole(Path(arguments.out) / f"{file}.png", picture)
+    write_csv(Path(arguments.out) / f"{file}.csv", ("method", "image", "sample", "x", "y"), rows)
     return [[view, level, name, *result] for name, result in results.items()]
 
 
@@ -146,15 +147,6 @@ def _table(scores: Sequence[Sequence[object]]) -> str:
         shown = [f"{100 * own:.1f}", f"{100 * mixed:.1f}", f"{silhouette:.3f}", f"{100 * linear:.1f}"]
         rows.append([view, level or "-", name, *shown, f"{100 * nearest:.1f}"])
     return tabulate(rows, headers=_HEADERS, tablefmt="github", disable_numparse=True)
-
-
-def _write(out: Path, files: dict[str, bytes]) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_whole(out / name, content)
-    except OSError as error:
-        raise DataError(f"{out}: the results cannot be written ({error})") from error
 
 
 def _parser() -> argparse.ArgumentParser:
