@@ -34,6 +34,7 @@ BELOW = {
     "pipeline": ["options", "version"],
     "demo": ["pipeline"],
     "studies": ["pipeline", "inference", "cli"],
+    "__main__": ["cli", "version"],  # the modules of commands are imported by name, when they are chosen
 }
 
 

@@ -5,9 +5,7 @@ python tools/compare.py options/suites/table1_camvid.yml --out comparison --dry-
 python tools/compare.py options/suites/table1_camvid.yml --out comparison --only L1 "L1 + D2SM" --seeds 0 --report-only
 """
 
-import d2sm_plugin  # noqa: F401  # mends the host and registers everything
-from d2sm_plugin.cli import run_tool
-from d2sm_plugin.studies.compare.compare import main
+from d2sm_plugin.__main__ import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("compare")

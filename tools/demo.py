@@ -3,9 +3,7 @@
 python tools/demo.py --out demo_output
 """
 
-import d2sm_plugin  # noqa: F401  # mends the host and registers everything
-from d2sm_plugin.cli import run_tool
-from d2sm_plugin.demo.run import main
+from d2sm_plugin.__main__ import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("demo")

@@ -5,9 +5,7 @@ python tools/divergence_eval.py --clean data/test_images.lmdb --sigma 25 50 --op
     --extractor options/train_ffdnet_d2sm.yml --reference L1 --out results/divergence
 """
 
-import d2sm_plugin  # noqa: F401  # mends the host and registers everything
-from d2sm_plugin.cli import run_tool
-from d2sm_plugin.studies.evaluation.divergence_eval import main
+from d2sm_plugin.__main__ import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("divergence")

@@ -7,9 +7,7 @@ python tools/face_eval.py --clean datasets/helen29/test_hr.lmdb --lq datasets/he
     --out results/faces
 """
 
-import d2sm_plugin  # noqa: F401  # mends the host and registers everything
-from d2sm_plugin.cli import run_tool
-from d2sm_plugin.studies.evaluation.face_eval import main
+from d2sm_plugin.__main__ import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("faces")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Restore one's own pictures with a trained network.
 
 python tools/inference.py -i photos -o restored --network FFDNet --checkpoint ffdnet_color.pth --sigma 25
@@ -7,8 +6,7 @@ python tools/inference.py -i photos -o restored -opt options/train_ffdnet_d2sm.y
 python tools/inference.py -i frame.png -o restored --network CBDNet --network-args layout=port --checkpoint cbdnet.pth
 """
 
-from d2sm_plugin.cli import run_tool
-from d2sm_plugin.inference.inference import main
+from d2sm_plugin.__main__ import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("restore")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Turn a data set into LMDBs.
 
 python tools/prepare_data.py folder --src photos --out datasets
@@ -7,8 +6,7 @@ python tools/prepare_data.py camvid --src CamVid --out datasets/camvid
 python tools/prepare_data.py demo --out datasets/demo --num-train 200 --num-val 20
 """
 
-from d2sm_plugin.cli import run_tool
-from d2sm_plugin.data.prepare.prepare_data import main
+from d2sm_plugin.__main__ import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("prepare")

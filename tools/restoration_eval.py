@@ -5,9 +5,7 @@ python tools/restoration_eval.py --clean data/test_gt.lmdb --lq data/test_lq.lmd
     --out results/dehazing
 """
 
-import d2sm_plugin  # noqa: F401  # mends the host and registers everything
-from d2sm_plugin.cli import run_tool
-from d2sm_plugin.studies.evaluation.restoration_eval import main
+from d2sm_plugin.__main__ import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("quality")

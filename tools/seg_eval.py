@@ -10,9 +10,7 @@ python tools/seg_eval.py --labels data/val_labels.lmdb --clean data/val_images.l
     --opt options/test_ffdnet.yml --restoration-checkpoint ffdnet_color.pth --sigma 25 35 50
 """
 
-import d2sm_plugin  # noqa: F401  # mends the host and registers everything
-from d2sm_plugin.cli import run_tool
-from d2sm_plugin.studies.evaluation.seg_eval import main
+from d2sm_plugin.__main__ import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("seg-eval")

@@ -19,6 +19,7 @@ from d2sm_plugin.data.prepare import prepare_data as preparation
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import whole_file, write_csv
 from d2sm_plugin.metrics.images import to_uint8
+from d2sm_plugin.options.files import shipped_folder
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.pipeline.distributed import start_processes
@@ -43,13 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make data, train, go on with L1 and with L1 + D2SM, test, and print the table; see ``--help``."""
     parser = argparse.ArgumentParser(description="Train FFDNet with L1 and with L1 + D2SM on generated street scenes.")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for everything that is made")
-    parser.add_argument("--options", type=Path, default=Path("options"), help="folder with demo_*.yml")
+    parser.add_argument("--options", type=Path, default=shipped_folder(), help="folder with demo_*.yml")
     parser.add_argument("--iterations", type=int, default=None, help="training steps of each run (default: the files')")
     parser.add_argument("--num-train", type=int, default=160, help="scenes to train on")
     parser.add_argument("--num-val", type=int, default=24, help="scenes to test on")
     args = parser.parse_args(argv)
     if not (args.options / "demo_l1.yml").is_file():
-        raise OptionError(f"--options {args.options}: demo_l1.yml is not there; start in the repository's folder")
+        raise OptionError(f"--options {args.options}: there is no demo_l1.yml in it")
     begun = time.monotonic()
     data = args.out / "data"
     counts = ["--num-train", str(args.num_train), "--num-val", str(args.num_val), "--size", *_SIZE]

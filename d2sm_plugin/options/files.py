@@ -14,6 +14,7 @@ from d2sm_plugin.options.merge import merge
 from d2sm_plugin.safe_yaml import read_yaml
 
 _SUFFIX = ".yml"
+_WIDTH = 120  # of the lines of a merged file
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class OptionFile:
         """The file as it was written, with its comments; the merged content where it extends another."""
         if len(self.files) == 1:
             return self.files[0].read_text(encoding="utf-8")
-        return f"# {self}\n\n" + yaml.safe_dump(self.content, sort_keys=False, allow_unicode=True)
+        merged = yaml.safe_dump(
+            self.content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=_WIDTH
+        )
+        return f"# {self}\n\n{merged}"
 
 
 def read_option_file(name: str | Path, relative: Sequence[str] = ()) -> OptionFile:

@@ -19,7 +19,7 @@ from d2sm_plugin.pipeline.validation import Evaluator
 def main(argv: Sequence[str] | None = None) -> int:
     """Test as the command line says; see ``--help``."""
     parser = argparse.ArgumentParser(description="Restore and measure the test sets of an option file.")
-    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file (YAML)")
+    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file, or name of a shipped one")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="a:b=c", help="override options, e.g. val:tile=512"

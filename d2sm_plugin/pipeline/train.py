@@ -41,7 +41,7 @@ _DEBUG_FREQ = 8  # validation and checkpoints of --debug, as in BasicSR
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; see ``--help``."""
     parser = argparse.ArgumentParser(description="Train a restoration network with the objectives of an option file.")
-    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file (YAML)")
+    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file, or name of a shipped one")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
     parser.add_argument("--auto_resume", action="store_true", help="continue the run of that name where it stopped")
     parser.add_argument("--debug", action="store_true", help="validate and save every 8 steps, log every step")

@@ -29,9 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with all subcommands."""
-    parser = argparse.ArgumentParser(
-        prog="prepare_data.py", description="Turn a data set into LMDBs for training and validation.", epilog=_EPILOG
-    )
+    description = "Turn a data set into LMDBs for training and validation."
+    parser = argparse.ArgumentParser(description=description, epilog=_EPILOG)
     names = "{folder,cityscapes,camvid,demo,haze,synthetic-haze}"
     subparsers = parser.add_subparsers(title="data sets", metavar=names, required=True)
     for module in SUBCOMMANDS:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
+from d2sm_plugin.errors import D2SMError
 from d2sm_plugin.studies.benchmark.measure import Case, Settings, synchronise
 
 _MIB = 2**20
@@ -21,8 +21,11 @@ def peak_memory(name: str, variant: str, settings: Settings, threads: int) -> fl
     Host memory that is resident on a CPU, allocated device memory on a GPU.
 
     Raises:
+        D2SMError: where the system does not say how much memory a process takes.
         RuntimeError: when the child process fails; the message holds its last lines.
     """
+    if settings.device.type == "cpu":
+        peak_resident()  # where that is impossible, say so before a process is started
     arguments = {
         "name": name,
         "variant": variant,
@@ -74,7 +77,7 @@ def _status(entry: str) -> int | None:
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    line = next(line for line in status.read_text().splitlines() if line.startswith(f"{entry}:"))
+    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(f"{entry}:"))
     return int(line.split()[1]) * 1024
 
 
@@ -89,6 +92,10 @@ def peak_resident() -> int:
 
 
 def _maximum() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        raise D2SMError("peak memory is measured on Linux and macOS alone; leave it out with --no-memory") from None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -96,4 +103,4 @@ def forget_peak() -> None:
     """Start the peak anew from what is in use now; outside Linux it stays."""
     switch = Path("/proc/self/clear_refs")
     if switch.exists():
-        switch.write_text("5")
+        switch.write_text("5", encoding="utf-8")

@@ -80,7 +80,7 @@ def _stop(pipes: list[Connection], processes: list[BaseProcess]) -> None:
 def work(pipe: Connection, folder: str, rank: int, count: int, rows: int, dimension: int, queue: int) -> None:
     """Make a step for every message of the pipe, and answer with its wall and CPU time in seconds."""
     torch.set_num_threads(1)
-    store = f"file://{Path(folder) / 'store'}"
+    store = (Path(folder) / "store").as_uri()
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
     sampler = QueueSampler(queue)
     settings = Settings(torch.device("cpu"), 1, False)

@@ -90,7 +90,7 @@ def choose(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train and test every variant of a suite, and set them side by side.")
-    parser.add_argument("suite", type=Path, metavar="SUITE", help="suite file, e.g. options/suites/table1_camvid.yml")
+    parser.add_argument("suite", type=Path, metavar="SUITE", help="suite file, or name: suites/table1_camvid")
     parser.add_argument(
         "--out", type=Path, default=Path("comparison"), help="folder; suites share its runs (default: %(default)s)"
     )

@@ -167,7 +167,7 @@ def measure_training(raw: Mapping[str, Any], steps: int, drop: int) -> dict[str,
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "CPU")
 
 

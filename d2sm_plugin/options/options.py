@@ -1,0 +1,81 @@
+"""``d2sm options``: lists, shows and copies the option files that ship with the package."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.options.files import read_option_file, shipped_folder, shipped_names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List, show or copy option files as the command line says; see ``--help``."""
+    arguments = build_parser().parse_args(argv)
+    arguments.run(arguments)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with all subcommands."""
+    parser = argparse.ArgumentParser(
+        description="The option files that ship with the package; -opt NAME and extends: NAME take them by name."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="{list,show,copy}", required=True)
+    listing = commands.add_parser("list", help="names, and what each is for")
+    listing.add_argument("part", nargs="?", default="", help="of the name, e.g. ffdnet or suites/")
+    listing.set_defaults(run=_list)
+    show = commands.add_parser("show", help="print a file, laid over what it extends")
+    show.add_argument("name", metavar="NAME", help="of a shipped file, or a path")
+    show.set_defaults(run=_show)
+    copy = commands.add_parser("copy", help="copy a file and what it extends, to be changed")
+    copy.add_argument("name", metavar="NAME", help="of a shipped file")
+    copy.add_argument("--out", type=Path, default=Path("options"), help="folder (default: %(default)s)")
+    copy.set_defaults(run=_copy)
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    names = [name for name in shipped_names() if "shared/" not in name and arguments.part in name]
+    if not names:
+        raise OptionError(f"no shipped option file has '{arguments.part}' in its name; d2sm options list names all")
+    print(tabulate([[name, _summary(name)] for name in names], tablefmt="plain"))  # noqa: T201
+
+
+def _summary(name: str) -> str:
+    """Return the comment at the head of a shipped file up to the end of its first sentence."""
+    lines = (shipped_folder() / f"{name}.yml").read_text(encoding="utf-8").splitlines()
+    head = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+    return re.split(r"(?<!w/)(?<!w/o)\. ", " ".join(line.lstrip("# ") for line in head))[0].rstrip(".")
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    print(read_option_file(arguments.name).text(), end="")  # noqa: T201
+
+
+def _copy(arguments: argparse.Namespace) -> None:
+    name = arguments.name.removesuffix(".yml")
+    if name not in shipped_names():
+        raise OptionError(f"{name}: no shipped option file{suggest(name, shipped_names())}")
+    shipped = shipped_folder().resolve()
+    files = [file.resolve() for file in _needed(shipped / f"{name}.yml")]
+    targets = {file: arguments.out / file.relative_to(shipped) for file in files}
+    for file, target in targets.items():
+        if target.exists() and target.read_bytes() != file.read_bytes():
+            raise OptionError(f"{target}: there is another file of that name; rename it, or choose another --out")
+    for file, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+        print(target)  # noqa: T201
+
+
+def _needed(path: Path) -> list[Path]:
+    """Return a shipped file, those it extends and, of a suite, its base and what that extends."""
+    file = read_option_file(path, relative=["base"])
+    base = file.content.get("base")
+    return [*file.files, *(_needed(Path(base)) if base else [])]

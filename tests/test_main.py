@@ -1,0 +1,78 @@
+"""The console command ``d2sm`` and the scripts in ``tools/``."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from d2sm_plugin.__main__ import COMMANDS, main
+from d2sm_plugin.version import __version__
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+
+
+def leave(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return stopped.value.code
+
+
+def test_help_and_version(capsys):
+    assert leave(["--help"]) == leave([]) == 0
+    text = capsys.readouterr().out
+    assert text.count("usage: d2sm") == 2
+    assert all(f"  {name} " in text and command.summary in text for name, command in COMMANDS.items())
+    assert leave(["--version"]) == 0
+    assert capsys.readouterr().out == f"d2sm {__version__}\n"
+    assert leave(["--nonsense"]) == 2
+
+
+def test_help_waits_for_no_module_of_a_command():
+    code = "import sys, d2sm_plugin\nbefore = set(sys.modules)\nfrom d2sm_plugin.__main__ import main\n"
+    code += "try: main(['--help'])\nexcept SystemExit: print(*set(sys.modules) - before)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = run.stdout.splitlines()[-1].split()
+    assert "d2sm_plugin.__main__" in imported
+    assert not {"torch", "basicsr", *(f"d2sm_plugin.{command.module}" for command in COMMANDS.values())} & set(imported)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_takes(name, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["d2sm"])
+    assert leave([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: d2sm {name} ")
+
+
+def test_arguments_reach_the_command(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["d2sm"])
+    assert leave(["train", "-opt", "nowhere.yml"]) == 2
+    assert capsys.readouterr().err == "error: nowhere.yml: no such option file\n"
+    assert leave(["options", "list", "demo_base"]) == 0
+    assert capsys.readouterr().out.startswith("demo_base")
+
+
+def test_a_misspelt_command(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["d2sm"])
+    assert leave(["trian"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: d2sm: no command 'trian'; did you mean 'train'? known: benchmark,"
+    )
+
+
+@pytest.mark.parametrize("tool", sorted(TOOLS.glob("*.py")), ids=lambda tool: tool.stem)
+def test_every_tool_says_what_it_takes(tool, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(tool), "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(tool), run_name="__main__")
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {tool.name} ")
+
+
+def test_every_command_is_a_module_with_a_main():
+    for command in COMMANDS.values():
+        assert callable(importlib.import_module(f"d2sm_plugin.{command.module}").main)
