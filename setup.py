@@ -1,9 +1,11 @@
 """Packaging of d2sm-plugin; the version lives in d2sm_plugin/version.py."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "d2sm_plugin/version.py").read_text(encoding="utf-8")).group(1)
@@ -66,6 +68,19 @@ EXTRAS = {
 }
 EXTRAS["all"] = [package for extra in EXTRAS if extra not in ("headless", "dev") for package in EXTRAS[extra]]
 
+
+class BuildWithOptionFiles(build_py):
+    """Puts the option files inside the package; an editable installation finds them in the clone."""
+
+    def run(self):
+        """Build the package, and copy the files beside the code that reads them."""
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "d2sm_plugin", "options", "shipped")
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(HERE / "options", target)
+
+
 setup(
     name="d2sm-plugin",
     version=VERSION,
@@ -76,6 +91,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["d2sm_plugin", "d2sm_plugin.*"]),
     package_data={"d2sm_plugin": ["seg/configs/*.py", "demo/weights/*.pth"]},
+    cmdclass={"build_py": BuildWithOptionFiles},
+    entry_points={"console_scripts": ["d2sm = d2sm_plugin.__main__:main"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,9 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
     A :class:`D2SMError` becomes ``error: ...`` on one line of stderr and exit status 2; Ctrl-C becomes status 130.
     Any other exception is a defect of ours and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a σ may be more than the encoding of a file or pipe can take
     try:
         status = main(None)
     except D2SMError as error:

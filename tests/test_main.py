@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
 import subprocess
 import sys
@@ -62,6 +63,13 @@ def test_a_misspelt_command(capsys, monkeypatch):
     assert capsys.readouterr().err.startswith(
         "error: d2sm: no command 'trian'; did you mean 'train'? known: benchmark,"
     )
+
+
+def test_any_character_can_be_printed():
+    code = "from d2sm_plugin.cli import run_tool; run_tool(lambda argv: print('σ = 25'))"
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}  # as on Windows, where output goes to a file
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    assert run.stdout.strip() == b"? = 25"
 
 
 @pytest.mark.parametrize("tool", sorted(TOOLS.glob("*.py")), ids=lambda tool: tool.stem)
