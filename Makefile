@@ -17,13 +17,12 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# basicsr is a source package whose build asks for torch; built beside the installed one, it is not downloaded twice.
-$(READY): setup.py
+$(READY): setup.py d2sm_plugin/install_host.py
 	@echo 'Installing into $(VENV); PyTorch is large, so this takes a few minutes.'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade pip setuptools wheel
 	$(PIP) install --quiet torch torchvision
-	$(PIP) install --quiet --no-build-isolation basicsr
+	$(VENV)/bin/python -I d2sm_plugin/install_host.py
 	$(PIP) install --quiet --editable ".[all,dev]"
 	touch $(READY)
 

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from d2sm_plugin.errors import D2SMError
+from d2sm_plugin.install_host import MISSING
 
 
 def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Run ``main`` on the command line and leave the process.
 
-    A :class:`D2SMError` becomes ``error: ...`` on one line of stderr and exit status 2; Ctrl-C becomes status 130.
-    Any other exception is a defect of ours and keeps its traceback.
+    A :class:`D2SMError` becomes ``error: ...`` on one line of stderr and exit status 2, and so does BasicSR where it is
+    not installed (the line names the command that installs it); Ctrl-C becomes status 130. Any other exception is a defect of ours and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -22,6 +23,11 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
         status = main(None)
     except D2SMError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+        status = 2
+    except ModuleNotFoundError as error:
+        if error.name != "basicsr":
+            raise
+        print(f"error: {MISSING}", file=sys.stderr)  # noqa: T201
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201

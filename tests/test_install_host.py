@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from d2sm_plugin import install_host
+from d2sm_plugin.cli import run_tool
+
+FILE = Path(install_host.__file__)
+
+#: BasicSR's way to its version number, which ends in a KeyError from Python 3.13 on.
+SETUP = """
+from setuptools import setup
+
+def get_version():
+    with open("stand_in.py") as file:
+        exec(compile(file.read(), "stand_in.py", "exec"))
+    return locals()["__version__"]
+
+setup(name="stand-in", version=get_version(), py_modules=["stand_in"])
+"""
+
+
+def test_it_needs_the_standard_library_alone():
+    nodes = list(ast.walk(ast.parse(FILE.read_text(encoding="utf-8"))))
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {module.split(".")[0] for module in modules} <= set(sys.stdlib_module_names)
+
+
+def test_it_runs_from_a_clone_before_anything_is_installed():
+    command = [sys.executable, "-I", "-S", str(FILE), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "install BasicSR" in done.stdout
+
+
+def test_exec_writes_into_its_caller(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", install_host.prepare_interpreters(tmp_path))
+    code = (
+        "def in_a_function():\n"
+        "    exec('name = 1')\n"
+        "    return locals()['name']\n"
+        "scope, local = {}, {}\n"
+        "exec('other = 2', scope)\n"
+        "exec('third = 3', scope, local)\n"
+        "exec('at_module_level = 4')\n"
+        "print(in_a_function(), scope['other'], local['third'], at_module_level, 'other' in globals())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "2", "3", "4", "False"]
+
+
+def test_a_setup_that_reads_its_version_through_exec_is_built(tmp_path):
+    source, interpreters, wheels = (tmp_path / name for name in ("source", "interpreters", "wheels"))
+    source.mkdir()
+    interpreters.mkdir()
+    (source / "setup.py").write_text(SETUP)
+    (source / "stand_in.py").write_text("__version__ = '7.8'\n")
+    offline = ("--no-index", "--no-deps", "--no-build-isolation", "--use-pep517", "--quiet")
+    search = install_host.prepare_interpreters(interpreters)
+    install_host.pip("wheel", *offline, "--wheel-dir", str(wheels), str(source), PYTHONPATH=search)
+    assert [wheel.name for wheel in wheels.iterdir()] == ["stand_in-7.8-py3-none-any.whl"]
+
+
+def test_the_search_path_of_the_user_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "theirs")
+    assert install_host.prepare_interpreters(tmp_path).endswith("theirs")
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ((), ["numpy>=1.17", "opencv-python", "tensorboard"]),
+        (("opencv-python-headless", "tensorboard"), ["numpy>=1.17"]),
+        (("opencv-python", "tb-nightly"), ["numpy>=1.17"]),
+    ],
+)
+def test_no_second_opencv_or_tensorboard_is_required(there, expected, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["numpy>=1.17", "opencv-python", "tb-nightly"])
+    monkeypatch.setattr(install_host, "is_installed", there.__contains__)
+    assert [name for name in install_host.requirements_of("basicsr") if name != "setuptools"] == expected
+
+
+def test_a_python_without_pip_is_told_so(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert install_host.main([]) == 2
+    assert "has no pip; add it with 'python -m ensurepip'" in capsys.readouterr().err
+
+
+def test_the_status_of_a_failed_pip_is_passed_on(monkeypatch, capsys):
+    monkeypatch.setattr(install_host, "HOST", "no-such-package-of-this-name")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert install_host.main([]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_tool_without_the_host_names_the_command(capsys):
+    def main(arguments):
+        raise ModuleNotFoundError("No module named 'basicsr'", name="basicsr")
+
+    with pytest.raises(SystemExit) as leaving:
+        run_tool(main)
+    assert leaving.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "python -m d2sm_plugin.install_host" in error
