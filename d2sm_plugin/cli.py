@@ -13,8 +13,8 @@ from d2sm_plugin.install_host import MISSING
 def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Run ``main`` on the command line and leave the process.
 
-    A :class:`D2SMError` becomes ``error: ...`` on one line of stderr and exit status 2, and so does BasicSR where it is
-    not installed (the line names the command that installs it); Ctrl-C becomes status 130. Any other exception is a defect of ours and keeps its traceback.
+    A :class:`D2SMError` becomes ``error: ...`` on one line of stderr and exit status 2, and so does a BasicSR that is
+    not installed; Ctrl-C becomes status 130. Any other exception is a defect of ours and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

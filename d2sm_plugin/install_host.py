@@ -3,9 +3,9 @@
 python -m d2sm_plugin.install_host          # beside the installed package
 python -I d2sm_plugin/install_host.py       # in a clone, before anything is installed
 
-BasicSR 1.4.2 is a source package. From Python 3.13 on its setup.py ends in ``KeyError: '__version__'``, on every Python it
-asks for torch merely to be built, and it requires a second OpenCV and a second TensorBoard beside those that are there.
-Only the standard library is imported here, so that this runs before torch and BasicSR are installed.
+BasicSR 1.4.2 is a source package. From Python 3.13 on its setup.py ends in ``KeyError: '__version__'``. On any Python
+it asks for torch merely to be built, and it requires ``opencv-python`` and ``tb-nightly`` even beside another OpenCV
+and TensorBoard. Only the standard library is imported here, so that this runs before torch and BasicSR are installed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def build_and_install(requirement: str) -> None:
     """Build and install one source package, without what it requires, under :func:`exec_into_caller`.
 
     Build isolation would download torch a second time, because BasicSR names it as a need of its build. Current
-    setuptools in a temporary folder serves instead; ``--use-pep517`` keeps old releases of pip from other ways to build.
+    setuptools in a temporary folder serves instead; ``--use-pep517`` keeps older releases of pip from calling
+    ``setup.py`` directly, which downloads those needs as well.
     """
     with tempfile.TemporaryDirectory() as folder:
         pip("install", "--quiet", "--no-user", "--target", folder, "setuptools")
