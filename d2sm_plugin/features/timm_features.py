@@ -52,7 +52,7 @@ class TimmFeatures(FrozenExtractor):
         self.network = network
         if stride is not None:
             self._stage = self._stage_of(stride)
-            network.prune_intermediate_layers([self._stage], prune_head=True)
+            network.prune_intermediate_layers([self._stage], prune_norm=True)
         self.freeze()
         if fold:
             fold_batchnorm(self, torch.zeros(1, *network.pretrained_cfg["input_size"]))

@@ -16,7 +16,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
     would drown in it.
     """
     with torch.autocast(device.type, enabled=False):
-        backend = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
+        library = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+        backend = getattr(library, "matmul", None)
         if hasattr(backend, "fp32_precision"):
             before = backend.fp32_precision
             backend.fp32_precision = "ieee"
