@@ -22,7 +22,7 @@ $(READY): setup.py d2sm_plugin/install_host.py
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade pip setuptools wheel
 	$(PIP) install --quiet torch torchvision
-	$(VENV)/bin/python -I d2sm_plugin/install_host.py
+	$(VENV)/bin/python -m d2sm_plugin.install_host
 	$(PIP) install --quiet --editable ".[all,dev]"
 	touch $(READY)
 

