@@ -58,10 +58,7 @@ class Folder:
                     folder.rename(f"{folder}_archived_{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() % 1000:03d}")
             self.path.mkdir(parents=True, exist_ok=True)
             file = read_option_file(option_file)
-            header = f"# {time.asctime()}
-# {sys.argv[0]} {shlex.join(sys.argv[1:])}
-
-"
+            header = f"# {time.asctime()}\n# {sys.argv[0]} {shlex.join(sys.argv[1:])}\n\n"
             write_whole(self.path / file.files[0].name, header + file.text())
             filled_in = yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
             write_whole(self.path / "options.yml", filled_in)
