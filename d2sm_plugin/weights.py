@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from d2sm_plugin.errors import CheckpointError
 
 #: Wrappers under which published checkpoints keep their tensors, in order of preference.
-WRAPPERS = ("params_ema", "params", "state_dict", "netG", "model", "net")
+WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "netG", "model", "net")
 
 
 def read_weights(source: str | Path, key: str | None = None) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ class FeedbackHourglass(nn.Module):
         super().__init__()
         self.stem = make_stem(3, channels, norm=False)
         self.compress_in = nn.Conv2d(2 * channels, 2 * channels, 1)
-        self.hourglass = Hourglass(2 * channels, _LEVELS, norm=False)
+        self.hourglass = Hourglass(partial(Bottleneck, 2 * channels, 2 * channels, norm=False), _LEVELS)
         self.predict = nn.Sequential(
             Bottleneck(channels, channels, norm=False),
             nn.Conv2d(channels, channels, 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,26 +47,27 @@ class Bottleneck(nn.Module):
 class _Level(nn.Module):
     """What one resolution of an hourglass has: the way across, the way down and the way up."""
 
-    def __init__(self, channels: int, norm: bool) -> None:
+    def __init__(self, make_block: Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.across = Bottleneck(channels, channels, norm)
-        self.down = Bottleneck(channels, channels, norm)
-        self.up = Bottleneck(channels, channels, norm)
+        self.across = make_block()
+        self.down = make_block()
+        self.up = make_block()
 
 
 class Hourglass(nn.Module):
-    """Down by max-pooling and up by bilinear interpolation, with a way across at each resolution.
+    """Down by max-pooling and up by interpolation, with a way across at each resolution.
 
     Args:
-        channels: the same everywhere.
+        make_block: builds a block that keeps channels and size.
         levels: halvings of the resolution; both sides of the input are multiples of ``2**levels``.
-        norm: batch normalisation.
+        nearest: go up by nearest neighbours, as FSRNet does, instead of bilinear with aligned corners.
     """
 
-    def __init__(self, channels: int, levels: int, norm: bool) -> None:
+    def __init__(self, make_block: Callable[[], nn.Module], levels: int, nearest: bool = False) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(_Level(channels, norm) for _ in range(levels))
-        self.centre = Bottleneck(channels, channels, norm)
+        self.enlarging = {"mode": "nearest"} if nearest else {"mode": "bilinear", "align_corners": True}
+        self.levels = nn.ModuleList(_Level(make_block) for _ in range(levels))
+        self.centre = make_block()
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, C, H, W) to the same shape."""
@@ -76,9 +77,7 @@ class Hourglass(nn.Module):
             features = level.down(F.max_pool2d(features, 2))
         features = self.centre(features)
         for level in reversed(self.levels):
-            features = level.up(features)
-            # corners aligned, as the published networks have it
-            enlarged = F.interpolate(features, size=kept[-1].shape[-2:], mode="bilinear", align_corners=True)
+            enlarged = F.interpolate(level.up(features), size=kept[-1].shape[-2:], **self.enlarging)
             features = kept.pop() + enlarged
         return features
 
@@ -104,16 +103,20 @@ _NAMES = (
     (r"\bres_center\.", "centre."),
 )
 _WAYS = {"1": "across", "2": "down", "3": "up"}
-_LEVELS = 4
 
 
-def rename_hourglass(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``state`` with the parts that published hourglass networks share under our names."""
-    return {_rename(name): value for name, value in state.items()}
+def rename_hourglass(state: Mapping[str, Tensor], levels: int = 4) -> dict[str, Tensor]:
+    """Return ``state`` with the parts that published hourglass networks share under our names.
+
+    Args:
+        state: tensors by published name.
+        levels: of each hourglass.
+    """
+    return {_rename(name, levels): value for name, value in state.items()}
 
 
-def _rename(name: str) -> str:
+def _rename(name: str, levels: int) -> str:
     for pattern, own in _NAMES:
         name = re.sub(pattern, own, name)
     # there, levels are counted from the innermost, 1 to 4
-    return re.sub(r"\bres(\d)_(\d)\.", lambda m: f"levels.{_LEVELS - int(m[1])}.{_WAYS[m[2]]}.", name)
+    return re.sub(r"\bres(\d)_(\d)\.", lambda m: f"levels.{levels - int(m[1])}.{_WAYS[m[2]]}.", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class _Stack(nn.Module):
 
     def __init__(self, channels: int, num_points: int, last: bool) -> None:
         super().__init__()
-        self.hourglass = Hourglass(channels, _LEVELS, norm=True)
+        self.hourglass = Hourglass(partial(Bottleneck, channels, channels, norm=True), _LEVELS)
         self.refine = Bottleneck(channels, channels, norm=True)
         self.linear = nn.Sequential(*conv(channels, channels, 1, norm=True), nn.ReLU(inplace=True))
         self.predict = nn.Conv2d(channels, num_points, 1)
