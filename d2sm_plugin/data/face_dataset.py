@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import cv2
 import numpy as np
 import torch
-from basicsr.utils.matlab_functions import imresize
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from d2sm_plugin.data.dataset_options import DatasetOptions, read_dataset_options
+from d2sm_plugin.data.face_scaling import cut_distorted, reduce_face, scale_face
 from d2sm_plugin.data.image_store import ImageStore, check_same_keys, open_images
 from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.errors import DataError, OptionError
@@ -31,16 +31,23 @@ share_with_host()
 class FaceDatasetOptions(DatasetOptions):
     """Option keys of :class:`FaceDataset`."""
 
-    dataroot_gt: str = Field(description="large faces, all of one size: a folder, or an LMDB (NAME.lmdb)")
-    dataroot_lq: str | None = Field(None, description="small faces with the same keys; none: made by bicubic reduction")
+    dataroot_gt: str = Field(description="large faces: a folder, or an LMDB (NAME.lmdb); squares, unless size is given")
+    dataroot_lq: str | None = Field(None, description="small faces with the same keys; none: made by reduction")
+    size: PositiveInt | None = Field(
+        None, description="side that large faces of any shape are scaled to (PIL's bicubic filter); none: as they are"
+    )
+    reduction: Literal["matlab", "pil"] = Field(
+        "matlab", description="bicubic filter of small faces that are made here: MATLAB's imresize, or PIL's"
+    )
     landmarks: str = Field(description="CSV image,x0,y0,x1,y1,... in pixels of the large faces")
     points: str = Field("ibug68", description="set of landmarks: ibug68, helen29 or celeba5")
-    heatmap_sigma: PositiveFloat = Field(1.0, description="of the Gaussians, in cells of 4 pixels")
+    heatmap_sigma: PositiveFloat = Field(1.0, description="of the Gaussians, in cells")
+    heatmap_stride: PositiveInt = Field(STRIDE, description="pixels of the large face for each cell of the heatmaps")
     io_backend: dict[str, Any] | None = Field(None, description="accepted for BasicSR's sake; the path decides")
     use_hflip: bool = Field(False, description="training: flip left-right at random, landmarks change places")
     use_rot: bool = Field(False, description="training: turn by 0, 90, 180 or 270 degrees at random")
     distort: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="training: [lowest, highest] height : width of the part that is stretched to the square"
+        None, description="training: [lowest, highest] height : width of the part that is scaled to the square"
     )
     num_images: PositiveInt | None = Field(None, description="use the first so many faces only; none: all")
 
@@ -51,6 +58,8 @@ class FaceDatasetOptions(DatasetOptions):
             raise ValueError(f"{', '.join(given)}: for training only; a '{self.phase}' dataset gives faces as they are")
         if self.distort is not None and self.distort[0] > self.distort[1]:
             raise ValueError(f"distort: expected [lowest, highest], got {self.distort}")
+        if self.size is not None and self.dataroot_lq is not None:
+            raise ValueError("dataroot_lq: with size, small faces are made from the scaled ones; leave it out")
         return self
 
 
@@ -65,7 +74,8 @@ class FaceDataset(Dataset):
 
     * ``gt``: float32 (3, H, W), RGB, [0, 1], the large face (128x128 in the publications); ``lq``: the small one;
     * ``landmarks``: float32 (P, 2), x and y in pixels of ``gt``, transformed as the image is;
-    * ``gt_heatmaps``: float32 (P, H/4, W/4), see :func:`d2sm_plugin.faces.heatmaps.draw_heatmaps`;
+    * ``gt_heatmaps``: float32 (P, H/s, W/s), s the ``heatmap_stride`` (4), see
+      :func:`d2sm_plugin.faces.heatmaps.draw_heatmaps`;
     * ``key``, ``lq_path``, ``gt_path``: str.
 
     Raises:
@@ -94,20 +104,18 @@ class FaceDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         key = self.keys[index]
-        large = self.large.read_rgb(key)
-        self._check_size(large, key)
-        points = self.points[key]
-        small = self._read_small(key, large)
+        large, small, points = self._read(key)
         if self.options.phase == "train":
             large, small, points = self._augment(large, small, points)
         gt, lq = _to_tensor(large), _to_tensor(small)
         landmarks = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
-        size = (gt.shape[1] // STRIDE, gt.shape[2] // STRIDE)
+        stride = self.options.heatmap_stride
+        size = (gt.shape[1] // stride, gt.shape[2] // stride)
         return {
             "lq": lq,
             "gt": gt,
             "landmarks": landmarks,
-            "gt_heatmaps": draw_heatmaps(landmarks, size, sigma=self.options.heatmap_sigma),
+            "gt_heatmaps": draw_heatmaps(landmarks, size, stride, self.options.heatmap_sigma),
             "key": key,
             "lq_path": self.small.path(key) if self.small is not None else self.large.path(key),
             "gt_path": self.large.path(key),
@@ -132,18 +140,32 @@ class FaceDataset(Dataset):
             )
         return rows
 
+    def _read(self, key: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+        """Large and small face and landmarks, distorted and scaled where the options say so."""
+        options, points = self.options, self.points[key]
+        large = self.large.read_rgb(key)
+        side = options.size or large.shape[0]
+        if options.size is None:
+            self._check_size(large, key)
+        if options.distort is not None:
+            large, points = cut_distorted(large, points, random.uniform(*options.distort))
+        large, points = scale_face(large, points, side)
+        self._check_size(large, key)
+        if self.small is None or options.distort is not None:
+            return large, reduce_face(large, self.scale, options.reduction), points
+        return large, self._read_small(key, large), points
+
     def _check_size(self, large: NDArray[np.uint8], key: str) -> None:
         height, width = large.shape[:2]
-        step = max(self.scale, STRIDE)
-        if height != width or height % step or height % self.scale:
+        step = math.lcm(self.scale, self.options.heatmap_stride)
+        if height != width or height % step:
             raise DataError(
                 f"{self.large.describe(key)}: the face is {width}x{height} (width x height); expected a square whose "
-                f"side is a multiple of {step}; prepare it with tools/prepare_data.py faces"
+                f"side is a multiple of {step}; prepare it with tools/prepare_data.py faces, or set size"
             )
 
     def _read_small(self, key: str, large: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self.small is None:
-            return _reduce(large, self.scale)
+        assert self.small is not None  # asked before
         small = self.small.read_rgb(key)
         if small.shape[0] * self.scale != large.shape[0] or small.shape[1] * self.scale != large.shape[1]:
             raise DataError(
@@ -156,9 +178,6 @@ class FaceDataset(Dataset):
         self, large: NDArray[np.uint8], small: NDArray[np.uint8], points: NDArray[np.float32]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
         options = self.options
-        if options.distort is not None:
-            large, points = stretch(large, points, random.uniform(*options.distort))
-            small = _reduce(large, self.scale)
         if options.use_hflip and random.random() < 0.5:
             points = flip_points(points, large.shape[1], self.scheme)
             large, small = large[:, ::-1], small[:, ::-1]
@@ -167,39 +186,6 @@ class FaceDataset(Dataset):
             points = rotate_points(points, large.shape[:2], quarters)
             large, small = np.rot90(large, quarters), np.rot90(small, quarters)
         return large, small, points
-
-
-def stretch(
-    image: NDArray[np.uint8], points: NDArray[np.float32], ratio: float
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Cut a part of a square image that holds all landmarks and stretch it to the square, as DICNet does for Helen.
-
-    Args:
-        image: uint8 (H, H, 3).
-        points: (P, 2), x and y in pixels; those outside the image do not restrict the part.
-        ratio: height : width of the part. Below 1 the part has the full width; above 1 the full height. It is kept
-            large enough for the landmarks.
-
-    Returns:
-        The stretched image (H, H, 3) and its points.
-    """
-    side = image.shape[0]
-    axis = 1 if ratio < 1 else 0  # of the coordinate along which the part is shorter
-    low, high = np.clip([points[:, axis].min(), points[:, axis].max()], 0, side - 1)
-    length = int(np.clip(round(side * min(ratio, 1 / ratio)), np.ceil(high - low) + 1, side))
-    first = int(np.clip(round((low + high + 1 - length) / 2), max(0, np.ceil(high) + 1 - length), side - length))
-    first = min(first, int(low))
-    part = image[first : first + length] if axis == 1 else image[:, first : first + length]
-    stretched = cv2.resize(part, (side, side), interpolation=cv2.INTER_CUBIC)
-    moved = points.copy()
-    moved[:, axis] = (points[:, axis] - first + 0.5) * (side / length) - 0.5
-    return stretched, moved
-
-
-def _reduce(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Reduce as MATLAB's bicubic ``imresize`` does, to whole 8-bit values as a file would hold."""
-    small = imresize(image.astype(np.float32) / 255, 1 / scale)
-    return (np.clip(small, 0, 1) * 255).round().astype(np.uint8)
 
 
 def _to_tensor(image: NDArray[np.uint8]) -> Tensor:

@@ -12,8 +12,12 @@ from d2sm_plugin.archs.interface import gather_inputs
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler
+from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
+
+#: Objectives that train the discriminator alone.
+_OF_DISCRIMINATOR = ("d_real", "d_fake", "d_penalty")
 
 
 @register(MODEL_REGISTRY)
@@ -25,7 +29,8 @@ class GANModel(D2SMModel):
     graph. That equals updating one after the other, as BasicSR's GAN models do, with a single backward pass.
 
     The generator rests during the first ``net_d_init_iters`` steps and is then trained at every ``net_d_iters``-th
-    step. ``gan_opt.takes`` names what is judged and what is real, ``[restored, gt]`` unless given.
+    step. ``gan_opt.takes`` names what is judged and what is real, ``[restored, gt]`` unless given; ``gan_opt.schedule``
+    changes the weight of the generator's objective as that of any other.
 
     Args:
         opt: see :class:`D2SMModel`.
@@ -36,6 +41,8 @@ class GANModel(D2SMModel):
 
     #: Whether training without ``gan_opt`` is an error; subclasses may leave the choice to the option file.
     needs_discriminator = True
+    #: Keys of ``train.gan_opt`` that the model reads itself.
+    gan_keys = frozenset({"takes", "schedule"})
 
     def _start_training(self, train: Mapping[str, Any]) -> None:
         self.net_d: nn.Module | None = None
@@ -52,7 +59,9 @@ class GANModel(D2SMModel):
             if given is None:
                 raise OptionError(f"{key}: this block is missing; train.gan_opt needs a discriminator to train")
         self.gan_takes = tuple(block.get("takes") or ("restored", "gt"))
-        arguments = {key: value for key, value in block.items() if key != "takes"}
+        points = block.get("schedule")
+        self.gan_schedule = WeightSchedule(points, "train.gan_opt.schedule") if points is not None else None
+        arguments = {key: value for key, value in block.items() if key not in self.gan_keys}
         self.gan_objective = build(LOSS_REGISTRY, arguments, "train.gan_opt").to(self.device)
         self.net_d = build(ARCH_REGISTRY, self.opt["network_d"], "network_d")
         paths = self.opt["path"]
@@ -97,7 +106,8 @@ class GANModel(D2SMModel):
         fake, real = (given[name].contiguous() for name in self.gan_takes)
         if self._generator_trains:
             self.net_d.requires_grad_(False)  # the generator's objective must leave it no gradient
-            losses["gan"] = self.gan_objective(self.net_d(fake), True, is_disc=False)
+            factor = self.gan_schedule.at(self.objectives.step) if self.gan_schedule is not None else 1.0
+            losses["gan"] = factor * self.gan_objective(self.net_d(fake), True, is_disc=False)
             self.net_d.requires_grad_(True)
         losses["d_real"] = self.gan_objective(self.trained_net_d(real), True, is_disc=True)
         losses["d_fake"] = self.gan_objective(self.trained_net_d(fake.detach()), False, is_disc=True)
@@ -105,7 +115,7 @@ class GANModel(D2SMModel):
 
     def _log_gradient_norms(self, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         """Compare the generator's objectives alone; the discriminator's do not reach its output."""
-        own = {name: loss for name, loss in losses.items() if name not in ("d_real", "d_fake")}
+        own = {name: loss for name, loss in losses.items() if name not in _OF_DISCRIMINATOR}
         if own:
             super()._log_gradient_norms(own, outputs)
 

@@ -25,7 +25,7 @@ def check_types(options: Mapping[str, Any], is_train: bool) -> None:
         OptionError: for an unknown type, an argument the class does not take, or a wrong phase; the message starts
             with the path of the key.
     """
-    lookup(MODEL_REGISTRY, options["model_type"], "model_type")
+    model = lookup(MODEL_REGISTRY, options["model_type"], "model_type")
     for key in ("network_g", "network_d"):
         if options[key] is not None:
             _check_block(ARCH_REGISTRY, options[key], key)
@@ -35,7 +35,7 @@ def check_types(options: Mapping[str, Any], is_train: bool) -> None:
     if options["val"]["segmentation"] is not None:
         read_segmentation_options(options["val"]["segmentation"])
     if is_train:
-        _check_train(options["train"])
+        _check_train(options["train"], model)
 
 
 def _check_block(registry: Any, block: Mapping[str, Any], where: str, own_keys: frozenset[str] = frozenset()) -> None:
@@ -72,7 +72,7 @@ def _check_metric(block: Mapping[str, Any], where: str) -> None:
     check_arguments(target, {"img": None, "img2": None, **arguments}, where)
 
 
-def _check_train(train: Mapping[str, Any] | None) -> None:
+def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
     if train is None:
         raise OptionError("train: this block is missing; training needs at least total_iter, optim_g and an objective")
     for key in ("optim_g", "optim_d"):
@@ -90,11 +90,15 @@ def _check_train(train: Mapping[str, Any] | None) -> None:
         cls = scheduler_class(block["type"], "train.scheduler")
         arguments = {k: v for k, v in block.items() if k != "type"}
         check_arguments(cls, {"optimizer": None, **arguments}, "train.scheduler")
+    if train.get("growth") is not None and not getattr(model, "grows", False):
+        raise OptionError(
+            f"train.growth: {model.__name__} trains no growing networks; set model_type: ProgressiveModel"
+        )
     objectives = {key: block for key, block in train.items() if key.endswith("_opt") and block is not None}
     if not objectives:
         raise OptionError("train: no objective; add a block such as pixel_opt: {type: L1Loss}")
     for key, block in objectives.items():
-        own_keys = OBJECTIVE_KEYS - {"schedule"} if key == "gan_opt" else OBJECTIVE_KEYS  # GANModel has no schedules
+        own_keys = getattr(model, "gan_keys", OBJECTIVE_KEYS) if key == "gan_opt" else OBJECTIVE_KEYS
         _check_block(LOSS_REGISTRY, block, f"train.{key}", own_keys)
-        if "schedule" in own_keys and block.get("schedule") is not None:
+        if block.get("schedule") is not None:
             WeightSchedule(block["schedule"], f"train.{key}.schedule")

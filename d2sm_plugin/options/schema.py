@@ -57,6 +57,9 @@ class TrainOptions(BaseModel):
     frozen: dict[str, NonNegativeInt] = Field(
         default_factory=dict, description="part of the network -> step until which it keeps its weights (DICModel)"
     )
+    growth: Block | None = Field(
+        None, description="{ends: [steps], fade: steps}: stages of a network that grows (ProgressiveModel)"
+    )
     net_d_iters: PositiveInt = 1
     net_d_init_iters: NonNegativeInt = 0
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from data_samples import write_png
 from face_samples import drawn_face, face_folder, landmark_csv
+from PIL import Image
 
-from d2sm_plugin.data.face_dataset import DATASET_REGISTRY, FaceDataset, stretch
+from d2sm_plugin.data.face_dataset import DATASET_REGISTRY, FaceDataset
+from d2sm_plugin.data.face_scaling import cut_distorted, reduce_face, scale_face
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.faces.heatmaps import read_heatmaps
 from d2sm_plugin.faces.landmark_table import read_landmark_table, write_landmark_table
@@ -83,20 +85,65 @@ def test_flipped_small_face_belongs_to_the_flipped_large_one(faces):
         assert (coarse - item["lq"]).abs().mean() < 0.03
 
 
-@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.0, 1.2, 2.0])
-def test_stretching_keeps_all_landmarks(ratio):
-    face, points = drawn_face(5)
-    stretched, moved = stretch(face, points.astype(np.float32), ratio)
-    assert stretched.shape == face.shape
-    low, high = points.min(axis=0), points.max(axis=0)
-    if low.min() >= 0 and high.max() <= 63:
-        assert moved.min() > -1 and moved.max() < 64
-    if ratio == 1:
-        assert np.array_equal(stretched, face)
-        np.testing.assert_allclose(moved, points, rtol=1e-5)
-    kept = 0 if ratio < 1 else 1
-    np.testing.assert_allclose(moved[:, kept], points[:, kept], rtol=1e-5)
-    assert (moved[:, 1 - kept].max() - moved[:, 1 - kept].min()) >= (high - low)[1 - kept] - 1e-3
+#: First and last pixel (behind) of DICNet's part of 100x100 pixels, by its own loader: two landmarks -> ratio -> part.
+DISTORTED = {
+    ((20.5, 40.25), (70.0, 93.5)): {0.66: (33, 99), 0.8: (20, 100), 1.2: (3, 86), 1.33: (7, 82)},
+    ((30.0, 35.0), (60.0, 70.0)): {0.66: (19, 85), 0.8: (12, 92), 1.2: (3, 86), 1.33: (7, 82)},
+    ((2.0, 3.0), (55.0, 60.0)): {0.66: (0, 66), 0.8: (0, 80), 1.2: (0, 83), 1.33: (0, 75)},
+    ((5.0, 30.0), (96.0, 60.0)): {0.66: (12, 78), 0.8: (5, 85), 1.2: (5, 96), 1.33: (5, 96)},
+}
+
+
+@pytest.mark.parametrize("landmarks", DISTORTED)
+def test_distorted_part_is_that_of_dicnets_loader(landmarks):
+    face = drawn_face(3, size=100)[0]
+    points = np.array(landmarks, np.float32)
+    for ratio, (first, last) in DISTORTED[landmarks].items():
+        part, moved = cut_distorted(face, points, ratio)
+        assert np.array_equal(part, face[first:last] if ratio < 1 else face[:, first:last])
+        np.testing.assert_allclose(moved + ([0, first] if ratio < 1 else [first, 0]), points, atol=1e-5)
+        scaled, placed = scale_face(part, moved, 64)
+        height, width = part.shape[:2]
+        assert np.array_equal(scaled, np.asarray(Image.fromarray(part).resize((64, 64), Image.Resampling.BICUBIC)))
+        np.testing.assert_allclose(placed, moved * [64 / width, 64 / height], rtol=1e-6)
+    whole, same = cut_distorted(face, points, 1.0)
+    assert np.array_equal(whole, face) and np.array_equal(same, points)
+
+
+def test_landmarks_outside_do_not_restrict_the_part():
+    face = drawn_face(3, size=64)[0]
+    part, moved = cut_distorted(face, np.array([[-30, -20], [90, 80]], np.float32), 0.5)
+    assert part.shape == (64, 64, 3) and np.array_equal(moved, [[-30, -20], [90, 80]])
+    single = np.array([[10, 20]], np.float32)
+    assert cut_distorted(face, single, 0.5)[0].shape == (32, 64, 3)
+
+
+def test_reductions():
+    face = drawn_face(4, size=64)[0]
+    expected = np.asarray(Image.fromarray(face).resize((8, 8), Image.Resampling.BICUBIC))
+    assert np.array_equal(reduce_face(face, 8, "pil"), expected)
+    difference = np.abs(reduce_face(face, 8).astype(int) - expected)
+    assert 0 < difference.max() < 30 and difference[2:-2, 2:-2].max() <= 1  # MATLAB mirrors the border
+    with pytest.raises(OptionError, match=r"reduction 'pill' is unknown; did you mean 'pil'"):
+        reduce_face(face, 8, "pill")
+
+
+def test_faces_of_any_shape_are_scaled_to_a_size(tmp_path):
+    face, points = drawn_face(1, size=90)
+    write_png(tmp_path / "native" / "a.png", face[10:])  # 80 high, 90 wide
+    table = landmark_csv(tmp_path / "native.csv", {"a": points - [0, 10]})
+    item = FaceDataset(block((tmp_path / "native", table), phase="val", size=64, reduction="pil", heatmap_stride=2))[0]
+    scaled = Image.fromarray(face[10:]).resize((64, 64), Image.Resampling.BICUBIC)
+    small = scaled.resize((8, 8), Image.Resampling.BICUBIC)
+    for name, expected in (("gt", scaled), ("lq", small)):
+        assert np.array_equal(item[name].mul(255).round().byte().permute(1, 2, 0).numpy(), np.asarray(expected))
+    np.testing.assert_allclose(item["landmarks"], (points - [0, 10]) * [64 / 90, 64 / 80], atol=1e-3)
+    assert item["gt_heatmaps"].shape == (29, 32, 32)
+    places = read_heatmaps(item["gt_heatmaps"], stride=2, refinement="none").numpy()
+    inside = ((item["landmarks"] > 1) & (item["landmarks"] < 62)).all(1)
+    assert (np.abs(places - item["landmarks"].numpy())[inside] <= 1.001).all()
+    with pytest.raises(OptionError, match=r"dataroot_lq: with size, small faces are made from the scaled ones"):
+        FaceDataset(block((tmp_path / "native", table), size=64, dataroot_lq=str(tmp_path / "native")))
 
 
 def test_distorted_training_faces(faces):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from data_samples import picture, write_png
 from face_samples import drawn_face, landmark_csv
+from PIL import Image
 
 from d2sm_plugin.data.face_dataset import FaceDataset
 from d2sm_plugin.data.image_store import open_images
-from d2sm_plugin.data.prepare.face_crop import FaceSquare, cut_face, square_around_landmarks, square_of_box
+from d2sm_plugin.data.prepare.face_crop import FaceSquare, square_around_landmarks, square_of_box, whole_box
 from d2sm_plugin.data.prepare.face_labels import add_boxes, add_splits, read_labels
 from d2sm_plugin.data.prepare.prepare_data import main
 from d2sm_plugin.errors import DataError, OptionError
@@ -39,7 +40,7 @@ def photographs(root, count=3, size=160):
 def test_upright_square_on_whole_pixels_keeps_them():
     photo = picture(0, (60, 80))
     square = square_of_box((10, 20, 42, 52), 1.0, "x")
-    assert np.array_equal(cut_face(photo, square, 32), photo[20:52, 10:42])
+    assert np.array_equal(square.cut(photo, 32), photo[20:52, 10:42])
     points = np.array([[10.0, 20.0], [41.0, 51.0]])
     np.testing.assert_allclose(square.to_crop(points, 32), [[0, 0], [31, 31]], atol=1e-5)
     np.testing.assert_allclose(square.to_crop(points, 64), [[0.5, 0.5], [62.5, 62.5]], atol=1e-5)
@@ -47,7 +48,7 @@ def test_upright_square_on_whole_pixels_keeps_them():
 
 def test_border_is_repeated_where_the_square_leaves_the_photograph():
     photo = picture(0, (60, 80))
-    crop = cut_face(photo, square_of_box((-8, 0, 24, 32), 1.0, "x"), 32)
+    crop = square_of_box((-8, 0, 24, 32), 1.0, "x").cut(photo, 32)
     assert np.array_equal(crop[:, 8:], photo[:32, :24])
     assert np.array_equal(crop[:, :8], np.repeat(photo[:32, :1], 8, axis=1))
 
@@ -63,7 +64,7 @@ def test_turned_faces_become_upright(degrees):
     straight = square_around_landmarks(points, 1.2, HELEN29, "x")
     assert square.side == pytest.approx(straight.side)
     np.testing.assert_allclose(square.to_crop(moved, 64), straight.to_crop(points, 64), atol=1e-3)
-    difference = cut_face(turned, square, 64).astype(int) - cut_face(face, straight, 64)
+    difference = square.cut(turned, 64).astype(int) - straight.cut(face, 64)
     assert np.abs(difference).mean() < 6
     eyes = square.to_crop(moved, 64)[[16, 17]]
     assert eyes[0, 1] == pytest.approx(eyes[1, 1], abs=1e-3)
@@ -72,7 +73,7 @@ def test_turned_faces_become_upright(degrees):
 def test_landmarks_stay_on_the_face_when_it_is_scaled():
     face, points = drawn_face(2, size=192)
     square = square_around_landmarks(points, 1.3, None, "x")
-    small = cut_face(face, square, 64)
+    small = square.cut(face, 64)
     for x, y in square.to_crop(points[[16, 17]], 64).round().astype(int):
         assert small[y, x].sum() < 450  # the dark pupil, between a white eye and light skin
 
@@ -130,21 +131,52 @@ def test_celeba_lists(tmp_path):
     np.testing.assert_allclose(moved[0], [(30 - 44.5) * 64 / 60 + 31.5, (40 - 49.5) * 64 / 60 + 31.5], atol=1e-3)
 
 
+def test_box_is_scaled_whatever_its_shape_and_landmarks_count_from_its_corner():
+    photo = picture(0, (60, 80))
+    box = whole_box((10, 20, 42, 44), "x")  # 32 wide, 24 high
+    expected = Image.fromarray(photo[20:44, 10:42]).resize((64, 64), Image.Resampling.BICUBIC)
+    assert np.array_equal(box.cut(photo, 64), np.asarray(expected))
+    assert np.array_equal(box.cut(photo, None), photo[20:44, 10:42])
+    points = np.array([[10.0, 20.0], [42.0, 44.0], [26.0, 26.0]])
+    np.testing.assert_allclose(box.to_crop(points, 64), [[0, 0], [64, 64], [32, 16]], atol=1e-5)
+    np.testing.assert_allclose(box.to_crop(points, None), points - [10, 20], atol=1e-5)
+    beyond = whole_box((-3, 0, 21, 24), "x").cut(photo, None)
+    assert np.array_equal(beyond[:, 3:], photo[:24, :21]) and (beyond[:, :3] == photo[:24, :1]).all()
+    with pytest.raises(DataError, match=r"x: the face would be cut 4.0 pixels wide"):
+        whole_box((0, 0, 4, 30), "x")
+
+
 def test_lists_of_dicnet(tmp_path):
+    """Boxes, filter and landmarks are those of its loader."""
     rows = {f"p{n}.png": np.random.default_rng(n).uniform(20, 80, (68, 2)) for n in range(2)}
-    info = {name: {"landmark": points.tolist(), "bbox": [10, 10, 90, 90]} for name, points in rows.items()}
+    info = {name: {"landmark": points.tolist(), "bbox": [10, 10, 90, 80]} for name, points in rows.items()}
     info["p1.png"]["landmark"] = rows["p1.png"]  # an array in place of a list
     (tmp_path / "train_info_list_68.pkl").write_bytes(pickle.dumps(info))
     labels = read_labels(tmp_path / "train_info_list_68.pkl")
     np.testing.assert_allclose(labels["p1.png"].points, rows["p1.png"], rtol=1e-6)
-    assert labels["p0.png"].box == (10, 10, 90, 90)
+    assert labels["p0.png"].box == (10, 10, 90, 80)
+    photo = picture(0, (100, 100))
     for name in rows:
-        write_png(tmp_path / "src" / name, picture(0, (100, 100)))
-    prepare(
+        write_png(tmp_path / "src" / name, photo)
+    arguments = (
         "--src", tmp_path / "src", "--landmarks", tmp_path / "train_info_list_68.pkl", "--split", "train", "--out",
         tmp_path / "out",
     )  # fmt: skip
-    assert open_images(tmp_path / "out/train_lr.lmdb").read_rgb("p0").shape == (16, 16, 3)
+    prepare(*arguments)
+    large = Image.fromarray(photo[10:80, 10:90]).resize((128, 128), Image.Resampling.BICUBIC)
+    small = large.resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(open_images(tmp_path / "out/train_hr.lmdb").read_rgb("p0"), np.asarray(large))
+    assert np.array_equal(open_images(tmp_path / "out/train_lr.lmdb").read_rgb("p0"), np.asarray(small))
+    points = read_landmark_table(tmp_path / "out/train_landmarks.csv")["p0"].points
+    np.testing.assert_allclose(points, (rows["p0.png"] - 10) * [128 / 80, 128 / 70], atol=1e-3)
+    prepare(*arguments, "--native")
+    assert np.array_equal(open_images(tmp_path / "out/train_native.lmdb").read_rgb("p1"), photo[10:80, 10:90])
+    points = read_landmark_table(tmp_path / "out/train_native_landmarks.csv")["p1"].points
+    np.testing.assert_allclose(points, rows["p1.png"] - 10, atol=1e-3)
+    with pytest.raises(DataError, match=r"overwrite"):
+        prepare(*arguments, "--reduction", "matlab")
+    with pytest.raises(OptionError, match=r"--margin: a box is taken as it is"):
+        prepare(*arguments, "--margin", "1.2")
 
 
 class Evil:

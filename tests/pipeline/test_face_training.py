@@ -10,8 +10,8 @@ from face_samples import face_folder
 from runs import equal, weights, write_options
 
 import d2sm_plugin  # noqa: F401
+from d2sm_plugin.data.face_scaling import reduce_face
 from d2sm_plugin.data.image_store import open_images
-from d2sm_plugin.data.prepare.face_crop import shrink_face
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.metrics.landmark_finder import LandmarkFinder
 from d2sm_plugin.pipeline import testing
@@ -136,7 +136,7 @@ def test_table_of_several_methods(faces, hourglass, restored, tmp_path, capsys):
     lq = tmp_path / "lq"
     clean = open_images(faces[0])
     for key in clean.keys:
-        write_png(lq / f"{key}.png", shrink_face(clean.read_rgb(key), 8))
+        write_png(lq / f"{key}.png", reduce_face(clean.read_rgb(key), 8))
     assert evaluate(faces, hourglass, tmp_path / "out", "--lq", lq, "--restored", f"DICNet={restored}") == 0
     table = capsys.readouterr().out
     assert table == (tmp_path / "out/table.md").read_text()

@@ -7,14 +7,48 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from basicsr.utils.matlab_functions import imresize
 from numpy.typing import NDArray
-from PIL import Image
 
+from d2sm_plugin.data.face_scaling import scale_face
 from d2sm_plugin.errors import DataError
 from d2sm_plugin.faces.landmarks import PointSet, eye_centres
 
 _SMALLEST_SIDE = 8.0
+_NO_POINTS = np.empty((0, 2), np.float32)
+
+
+@dataclass(frozen=True)
+class FaceBox:
+    """Whole pixels of a photograph, scaled to a square whatever their shape, as DICNet's loader does it.
+
+    Attributes:
+        left: first column.
+        top: first row.
+        right: column behind the last.
+        bottom: row behind the last.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def cut(self, photograph: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
+        """Return the face, ``size`` x ``size``, or as it is in the photograph (H, W, 3) for None.
+
+        Where the box leaves the photograph, its border is repeated.
+        """
+        rows = np.clip(np.arange(self.top, self.bottom), 0, photograph.shape[0] - 1)
+        columns = np.clip(np.arange(self.left, self.right), 0, photograph.shape[1] - 1)
+        crop = photograph[rows[:, None], columns]
+        return crop if size is None else scale_face(crop, _NO_POINTS, size)[0]
+
+    def to_crop(self, points: NDArray[np.floating], size: int | None) -> NDArray[np.float32]:
+        """Return points (P, 2) of the photograph in pixels of the crop, which count from its corner."""
+        offset = np.asarray(points, np.float64) - (self.left, self.top)
+        width, height = self.right - self.left, self.bottom - self.top
+        factor = (1, 1) if size is None else (size / width, size / height)
+        return (offset * factor).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -31,13 +65,55 @@ class FaceSquare:
     side: float
     angle: float = 0.0
 
-    def to_crop(self, points: NDArray[np.floating], size: int) -> NDArray[np.float32]:
-        """Return points (P, 2) of the photograph in pixels of the crop, which has ``size`` x ``size``."""
-        scale = size / self.side
+    def cut(self, photograph: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
+        """Return the face, ``size`` x ``size``, or as large as in the photograph (H, W, 3) for None.
+
+        It is cut at the photograph's own resolution (an upright square at whole pixels keeps them as they are) and
+        scaled with PIL's bicubic filter. Where the square leaves the photograph, its border is repeated.
+        """
+        side = max(1, round(self.side))
+        shrink = self.side / side  # a side of whole pixels, the rest by scaling
+        cos, sin = math.cos(self.angle) * shrink, math.sin(self.angle) * shrink
+        middle = (side - 1) / 2
+        x, y = self.centre
+        to_photograph = np.array(
+            [[cos, -sin, x - cos * middle + sin * middle], [sin, cos, y - sin * middle - cos * middle]]
+        )
+        crop = cv2.warpAffine(
+            photograph,
+            to_photograph,
+            (side, side),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return crop if size is None else scale_face(crop, _NO_POINTS, size)[0]
+
+    def to_crop(self, points: NDArray[np.floating], size: int | None) -> NDArray[np.float32]:
+        """Return points (P, 2) of the photograph in pixels of the crop; pixel centres are whole numbers."""
+        size = max(1, round(self.side)) if size is None else size
         offset = np.asarray(points, np.float64) - self.centre
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         turned = offset @ np.array([[cos, -sin], [sin, cos]])
-        return (turned * scale + (size - 1) / 2).astype(np.float32)
+        return (turned * size / self.side + (size - 1) / 2).astype(np.float32)
+
+
+#: Where a face is in a photograph.
+FaceArea = FaceBox | FaceSquare
+
+
+def whole_box(box: tuple[float, float, float, float], where: str) -> FaceBox:
+    """Return a box as it is, of whole pixels.
+
+    Args:
+        box: left, top, right and bottom edge in pixels; the right and bottom edges are outside.
+        where: name of the face for the message.
+
+    Raises:
+        DataError: when the box is empty.
+    """
+    left, top, right, bottom = (round(edge) for edge in box)
+    _check_side(min(right - left, bottom - top), where)
+    return FaceBox(left, top, right, bottom)
 
 
 def square_around_landmarks(
@@ -82,46 +158,13 @@ def square_of_box(box: tuple[float, float, float, float], margin: float, where: 
     return _checked(FaceSquare(((left + right - 1) / 2, (top + bottom - 1) / 2), side), where)
 
 
-def cut_face(photograph: NDArray[np.uint8], square: FaceSquare, size: int) -> NDArray[np.uint8]:
-    """Return the face in a square, ``size`` x ``size``.
-
-    It is cut at the photograph's own resolution (an upright square at whole pixels keeps them as they are) and scaled
-    with PIL's bicubic filter, as DICNet's data are. Where the square leaves the photograph, its border is repeated.
-
-    Args:
-        photograph: uint8 (H, W, 3).
-        square: from which.
-        size: side of the result in pixels.
-    """
-    side = max(1, round(square.side))
-    shrink = square.side / side  # a side of whole pixels, the rest by scaling
-    cos, sin = math.cos(square.angle) * shrink, math.sin(square.angle) * shrink
-    middle = (side - 1) / 2
-    x, y = square.centre
-    to_photograph = np.array(
-        [[cos, -sin, x - cos * middle + sin * middle], [sin, cos, y - sin * middle - cos * middle]]
-    )
-    crop = cv2.warpAffine(
-        photograph,
-        to_photograph,
-        (side, side),
-        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    if side == size:
-        return crop
-    return np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC))
-
-
-def shrink_face(face: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Return a face (H, W, 3) reduced ``scale`` times as MATLAB's ``imresize`` does (bicubic, antialiased)."""
-    small = imresize(face.astype(np.float32) / 255, 1 / scale)
-    return (np.clip(small, 0, 1) * 255).round().astype(np.uint8)
-
-
 def _checked(square: FaceSquare, where: str) -> FaceSquare:
-    if not square.side >= _SMALLEST_SIDE:
-        raise DataError(
-            f"{where}: the face would be cut {square.side:.1f} pixels wide; its landmarks or its box cannot be right"
-        )
+    _check_side(square.side, where)
     return square
+
+
+def _check_side(side: float, where: str) -> None:
+    if not side >= _SMALLEST_SIDE:
+        raise DataError(
+            f"{where}: the face would be cut {side:.1f} pixels wide; its landmarks or its box cannot be right"
+        )

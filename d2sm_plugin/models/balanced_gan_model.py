@@ -1,0 +1,66 @@
+"""Trains a network against a discriminator, whichever of the two is behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor
+
+from d2sm_plugin.errors import OptionError
+from d2sm_plugin.models.gan_model import GANModel
+from d2sm_plugin.registry import register
+
+
+@register(MODEL_REGISTRY)
+class BalancedGANModel(GANModel):
+    """:class:`GANModel` in which a network that is too far ahead skips its step, as URDGN is trained (ECCV 2016).
+
+    The discriminator rests when one of its losses, on real or on restored images, is below ``gan_opt.margin``; the
+    generator rests when one is above ``1 - margin``; both train when both would rest. Losses are cross entropies
+    (``gan_type: vanilla``), averaged over the processes and the mini-batches of a step.
+
+    Args:
+        opt: see :class:`GANModel`.
+
+    Raises:
+        OptionError: when a block is missing, or ``margin`` (0.3 unless given) is not between 0 and 0.5.
+    """
+
+    gan_keys = GANModel.gan_keys | {"margin"}
+
+    def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
+        super()._start_discriminator(block, train)
+        self.margin = block.get("margin", 0.3)
+        if not isinstance(self.margin, float) or not 0 < self.margin < 0.5:
+            raise OptionError(f"train.gan_opt.margin: expected a number between 0 and 0.5, got {self.margin!r}")
+
+    def before_step(self, current_iter: int) -> None:
+        """Forget the losses of the step before."""
+        super().before_step(current_iter)
+        self._judgements: list[Tensor] = []
+
+    def compute_losses(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the objectives of :class:`GANModel`, and remember the discriminator's."""
+        losses = super().compute_losses(batch, outputs)
+        self._judgements.append(torch.stack([losses["d_real"], losses["d_fake"]]).detach())
+        return losses
+
+    def _update_weights(self) -> None:
+        """Take the gradients of a resting network away, so that neither its weights nor its optimiser change."""
+        for network in self._resting():
+            network.zero_grad(set_to_none=True)
+        super()._update_weights()
+
+    def _resting(self) -> list[torch.nn.Module]:
+        judged = torch.stack(self._judgements).mean(0)
+        if self.opt["dist"]:  # every process must decide alike
+            torch.distributed.all_reduce(judged)
+            judged /= self.opt["world_size"]
+        low, high = (value.item() for value in judged.aminmax())
+        discriminator_leads, generator_leads = low < self.margin, high > 1 - self.margin
+        if discriminator_leads == generator_leads:
+            return []
+        return [self.net_d if discriminator_leads else self.net_g]
