@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from face_samples import face_folder
 from PIL import Image
@@ -20,12 +23,33 @@ TINY_WIDTH = {
     "MSBDN": {"num_feat": 4, "num_block": 1},
     "MSRResNet": {"num_feat": 8, "num_block": 1},
     "MSRResNetX8": {"num_feat": 8, "num_block": 1},
+    "RDN": {"num_feat": 4, "growth": 4, "num_block": 1, "num_layer": 2},
+    "URDGN": {"num_feat": [4, 4, 4, 4]},
+    "URDGNDiscriminator": {"num_feat": [4, 4, 4, 4], "num_hidden": 8},
+    "FSRNet": {"num_feat": 4, "num_prior_feat": 4, "num_block": [1, 1, 1]},
+    "FSRGANDiscriminator": {"num_feat": [4, 4, 4, 4]},
+    "PFSR": {"num_feat": 16},
+    "PFSRDiscriminator": {"num_feat": 4, "num_hidden": 8},
     "StackedHourglass": {"num_stack": 2, "num_feat": 8},
     "DICNet": {
         "num_feat": 4, "num_steps": 2, "num_groups": 2, "projection": 2, "num_fusion_blocks": 1,
         "num_hourglass_feat": 8, "hourglass_weights": None,
     },
 }  # fmt: skip
+
+
+@contextmanager
+def tiny_vgg() -> Iterator[None]:
+    """Let BasicSR's extractor have narrow random VGG networks instead of downloading torchvision's."""
+    from torchvision.models import vgg
+
+    def narrow(widths: list) -> Callable[..., SimpleNamespace]:
+        layers = [4 if isinstance(width, int) else width for width in widths]
+        return lambda pretrained: SimpleNamespace(features=vgg.make_layers(layers))
+
+    networks = {"vgg16": narrow(vgg.cfgs["D"]), "vgg19": narrow(vgg.cfgs["E"])}
+    with mock.patch.multiple("basicsr.archs.vgg_arch.vgg", **networks):
+        yield
 
 
 class TinyData:
@@ -118,9 +142,13 @@ def tiny(
     path |= {"experiments_root": str(root / "experiments"), "results_root": str(root / "results")}
     for name in ("pretrain_network_g", "pretrain_network_d", "resume_state"):
         path.pop(name, None)
-    raw["network_g"] |= TINY_WIDTH.get(raw["network_g"]["type"], {})
+    for name in ("network_g", "network_d"):
+        if name in raw:
+            raw[name] |= TINY_WIDTH.get(raw[name]["type"], {})
     if "train" in raw:
         raw["train"] |= {"total_iter": 2, "accumulate": 1}
+        if "growth" in raw["train"]:
+            raw["train"]["growth"] = {"ends": [1, 2], "fade": 1}
         raw["logger"] = {**raw.get("logger", {}), "use_tb_logger": False, "print_freq": 1}
     val = raw.setdefault("val", {})
     val.pop("segmentation", None)
@@ -130,7 +158,7 @@ def tiny(
 
 
 def _shrink(value: Any) -> None:
-    """Take weights that would be downloaded from extractors, and cut patches and queues down."""
+    """Take weights that would be downloaded from extractors, and cut patches, queues and schedules down."""
     if isinstance(value, list):
         for item in value:
             _shrink(item)
@@ -140,6 +168,10 @@ def _shrink(value: Any) -> None:
         value["weights"] = None
     if value.get("type") == "PatchSampler":
         value |= PATCH
+    if value.get("type") == "HeatmapLoss":
+        value |= {"weights": None, "network": value["network"] | TINY_WIDTH["StackedHourglass"]}
+    if "schedule" in value:
+        value["schedule"] = [[1, 0], [2, 1]]
     if value.get("type") == "QueueSampler":
         value["size"] = min(value["size"], 48)
     for item in value.values():
