@@ -98,7 +98,7 @@ def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
     if not objectives:
         raise OptionError("train: no objective; add a block such as pixel_opt: {type: L1Loss}")
     for key, block in objectives.items():
-        own_keys = getattr(model, "gan_keys", OBJECTIVE_KEYS) if key == "gan_opt" else OBJECTIVE_KEYS
+        own_keys = getattr(model, "gan_keys", frozenset({"takes"})) if key == "gan_opt" else OBJECTIVE_KEYS
         _check_block(LOSS_REGISTRY, block, f"train.{key}", own_keys)
         if block.get("schedule") is not None:
             WeightSchedule(block["schedule"], f"train.{key}.schedule")

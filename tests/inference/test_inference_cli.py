@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 
 from d2sm_plugin.archs.cbdnet_arch import CBDNet
 from d2sm_plugin.archs.ffdnet_arch import FFDNet
@@ -15,6 +16,7 @@ from d2sm_plugin.inference.inference import main
 from d2sm_plugin.inference.noise_level import estimate_noise_level
 from d2sm_plugin.inference.picture_files import Picture, read_picture, write_picture
 from d2sm_plugin.inference.restorer import PictureRestorer
+from d2sm_plugin.registry import build
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "inference.py"
 ARGUMENTS = ["--network-args", "num_feat=8", "num_layers=3"]
@@ -245,3 +247,28 @@ def test_folders_without_pictures(run, tmp_path):
             run(tmp_path / source, tmp_path / "out", "--sigma", 25)
     with pytest.raises(DataError, match="not among the file types"):
         run(tmp_path / "net.pth", tmp_path / "out", "--sigma", 25)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("RDN", {"num_feat": 4, "growth": 4, "num_block": 1, "num_layer": 1}),
+        ("URDGN", {"num_feat": [4, 4, 4, 4]}),
+        ("FSRNet", {"num_feat": 4, "num_prior_feat": 4, "num_block": [1, 1, 1]}),
+        ("PFSR", {"num_feat": 16}),
+    ],
+)
+def test_faces_are_restored_by_8(tmp_path, name, arguments):
+    network = build(ARCH_REGISTRY, {"type": name, **arguments}, "network").eval()
+    torch.save({"params": network.state_dict()}, tmp_path / "net.pth")
+    face = noise((16, 16, 3))
+    write_picture(tmp_path / "in" / "face.png", Picture(face))
+    given = ["-i", tmp_path / "in", "-o", tmp_path / "out", "-n", name, "-c", tmp_path / "net.pth", "--device", "cpu"]
+    pairs = [f"{key}={value}" for key, value in arguments.items()]
+    assert main([*map(str, given), "--network-args", *pairs]) == 0
+    with torch.inference_mode():
+        outputs = network(torch.from_numpy(face).permute(2, 0, 1)[None] / 255)
+    expected = (outputs["restored"] if isinstance(outputs, dict) else outputs).clamp(0, 1)[0] * 255
+    restored = read_picture(tmp_path / "out" / "face.png").pixels
+    assert restored.shape == (128, 128, 3)
+    assert np.abs(restored - expected.permute(1, 2, 0).numpy()).max() <= 0.501

@@ -161,3 +161,29 @@ def test_tables_that_cannot_be_made(faces, hourglass, restored, tmp_path):
     (tmp_path / "short.csv").write_text("image,x0,y0\nface_0,1,2\n")
     with pytest.raises(DataError, match="no landmarks of 3 faces"):
         evaluate((faces[0], tmp_path / "short.csv"), hourglass, tmp_path, "--restored", f"A={restored}")
+
+
+def growing(faces, root, name):
+    gan = {
+        "type": "GANLoss", "gan_type": "wgan", "gradient_penalty": 2.5, "gradient_norm": 2.0, "drift": 1e-3,
+    }  # fmt: skip
+    train = {
+        "total_iter": 4, "growth": {"ends": [1, 2], "fade": 2}, "optim_d": {"type": "Adam", "lr": 1e-3},
+        "pixel_opt": {"type": "MSELoss"}, "attention_opt": {"type": "LandmarkAttentionLoss"}, "gan_opt": gan,
+    }  # fmt: skip
+    raw = options(faces, root, name, "ProgressiveModel", {"type": "PFSR", "num_feat": 16}, **train)
+    raw["network_d"] = {"type": "PFSRDiscriminator", "num_feat": 4, "num_hidden": 8}
+    return write_options(raw, root / f"{name}.yml")
+
+
+def test_network_that_was_stopped_while_it_grew_goes_on_bit_for_bit(faces, tmp_path):
+    path = growing(faces, tmp_path, "pfsr")
+    assert training.main(["-opt", str(path)]) == 0
+    whole = [weights(tmp_path, "pfsr", f"{label}_4.pth") for label in ("net_g", "net_d")]
+    run = tmp_path / "experiments/pfsr"
+    assert weights(tmp_path, "pfsr", "net_g_3.pth")["_extra_state"].tolist() == [3, 0.0]
+    for file in ("training_states/4.state", "models/net_g_4.pth", "models/net_d_4.pth"):
+        (run / file).unlink()
+    assert training.main(["-opt", str(path), "--auto_resume"]) == 0
+    for label, state in zip(("net_g", "net_d"), whole, strict=True):
+        assert equal(state, weights(tmp_path, "pfsr", f"{label}_4.pth"))
