@@ -111,7 +111,7 @@ class TinyData:
             self._made[points] = str(self.root / points)
         start = self._made[points]
         block |= {"dataroot_gt": f"{start}_hr.lmdb", "landmarks": f"{start}_landmarks.csv"}
-        if "dataroot_lq" in block:
+        if block.get("dataroot_lq"):
             block["dataroot_lq"] = f"{start}_lr.lmdb"
         if block.get("name", "").endswith("_train"):
             return block
