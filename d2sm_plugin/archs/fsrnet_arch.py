@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from d2sm_plugin.archs.blocks import LEAKY_SLOPE, check_images
 from d2sm_plugin.archs.face_images import check_multiple
 from d2sm_plugin.archs.fsrnet_blocks import ImagePart, PriorNetwork, norm_relu, reflect_conv
 from d2sm_plugin.archs.fsrnet_names import rename_fsrnet
+from d2sm_plugin.errors import OptionError
 from d2sm_plugin.registry import register
 
 _SCALE = 8
@@ -35,6 +36,9 @@ class FSRNet(nn.Module):
         num_block: residual blocks of coarse network, encoder and decoder.
         num_heatmap: landmarks whose heatmaps a 1x1 head reads from the prior features, for their supervision; 0: none.
         num_parsing: parsing maps, likewise; CelebA has no labels for them.
+
+    Raises:
+        OptionError: when ``num_block`` is not three numbers.
     """
 
     size_multiple = 2
@@ -43,11 +47,13 @@ class FSRNet(nn.Module):
         self,
         num_feat: int = 64,
         num_prior_feat: int = 128,
-        num_block: tuple[int, int, int] = (3, 12, 3),
+        num_block: Sequence[int] = (3, 12, 3),
         num_heatmap: int = 0,
         num_parsing: int = 0,
     ) -> None:
         super().__init__()
+        if len(num_block) != 3:
+            raise OptionError(f"FSRNet.num_block: expected three numbers, as in [3, 12, 3], got {num_block}")
         coarse, encoder, decoder = num_block
         self.coarse = ImagePart(norm_relu(reflect_conv(3, num_feat)), num_feat, coarse, 3)
         down = nn.Conv2d(3, num_feat, 3, 2, 1, bias=False)
@@ -98,13 +104,14 @@ class FSRNet(nn.Module):
 class FSRGANDiscriminator(nn.Module):
     """FSRGAN's discriminator: four stages that halve the face, and a map of logits (4,693,697 parameters).
 
-    The publication does not describe it; this is the one of the port cs-giung/FSRNet-pytorch, whose files load.
+    The publication does not describe it; this is the one of the port cs-giung/FSRNet-pytorch, whose files load
+    (``param_key_d: state_dict_disc``).
 
     Args:
         num_feat: channels of each stage.
     """
 
-    def __init__(self, num_feat: tuple[int, ...] = (64, 128, 256, 512)) -> None:
+    def __init__(self, num_feat: Sequence[int] = (64, 128, 256, 512)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for number, (before, after) in enumerate(zip((3, *num_feat), num_feat, strict=False)):

@@ -99,7 +99,7 @@ class PFSR(GrowingNetwork):
     measured and seen at any time.
 
     Args:
-        num_feat: channels of the first convolution, a multiple of 8; every stage halves them.
+        num_feat: channels of the first convolution, 8 at least; every stage halves them.
     """
 
     size_multiple = 1

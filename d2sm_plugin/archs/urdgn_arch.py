@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images
+from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features.lightcnn_blocks import FACE_SIZE, check_faces
 from d2sm_plugin.registry import register
 
@@ -21,13 +22,17 @@ class URDGN(nn.Module):
 
     Args:
         num_feat: output channels of the first four convolutions.
+
+    Raises:
+        OptionError: for another number of them.
     """
 
     size_multiple = 1
     receptive_radius = 3  # 1 + 1/2 + 2/4 + 2/8 + 2/8 small pixels
 
-    def __init__(self, num_feat: tuple[int, int, int, int] = (16, 64, 128, 256)) -> None:
+    def __init__(self, num_feat: Sequence[int] = (16, 64, 128, 256)) -> None:
         super().__init__()
+        _check_four(num_feat, "URDGN")
         layers: list[nn.Module] = []
         channels = 3
         for position, (width, kernel) in enumerate(zip(num_feat, (3, 3, 5, 5), strict=True)):
@@ -70,10 +75,14 @@ class URDGNDiscriminator(nn.Module):
     Args:
         num_feat: output channels of the four convolutions.
         num_hidden: width of the linear layer.
+
+    Raises:
+        OptionError: for another number of convolutions.
     """
 
-    def __init__(self, num_feat: tuple[int, int, int, int] = (32, 64, 128, 96), num_hidden: int = 1024) -> None:
+    def __init__(self, num_feat: Sequence[int] = (32, 64, 128, 96), num_hidden: int = 1024) -> None:
         super().__init__()
+        _check_four(num_feat, "URDGNDiscriminator")
         layers: list[nn.Module] = []
         for before, after in zip((3, *num_feat), num_feat, strict=False):
             layers += [nn.Conv2d(before, after, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(True), nn.Dropout2d(0.2)]
@@ -93,3 +102,8 @@ class URDGNDiscriminator(nn.Module):
         """
         check_faces(faces, 3, "URDGNDiscriminator")
         return self.classifier(self.features(2 * faces - 1).flatten(1))
+
+
+def _check_four(num_feat: Sequence[int], network: str) -> None:
+    if len(num_feat) != 4:
+        raise OptionError(f"{network}.num_feat: expected the channels of four convolutions, got {num_feat}")

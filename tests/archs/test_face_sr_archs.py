@@ -294,6 +294,10 @@ def test_gradients_reach_what_the_stage_uses(stage, fade, resting):
 def test_inputs_that_do_not_fit():
     with pytest.raises(OptionError, match=r"RDN\.scale: expected one of 2, 4, 8, got 3"):
         RDN(scale=3)
+    with pytest.raises(OptionError, match=r"FSRNet\.num_block: expected three numbers, as in \[3, 12, 3\], got \[3\]"):
+        FSRNet(num_block=[3])
+    with pytest.raises(OptionError, match=r"URDGN\.num_feat: expected the channels of four convolutions, got \[8\]"):
+        URDGN([8])
     with pytest.raises(ShapeError, match=r"multiples of 2, got 5x4"):
         FSRNet(4, 4, (1, 1, 1))(torch.rand(1, 3, 5, 4))
     with pytest.raises(ShapeError, match=r"two faces at least"):
