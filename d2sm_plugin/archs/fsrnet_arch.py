@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import LEAKY_SLOPE, check_images
@@ -14,7 +13,7 @@ from d2sm_plugin.archs.face_images import check_multiple
 from d2sm_plugin.archs.fsrnet_blocks import ImagePart, PriorNetwork, norm_relu, reflect_conv
 from d2sm_plugin.archs.fsrnet_names import rename_fsrnet
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _SCALE = 8
 _SPREAD = 0.02

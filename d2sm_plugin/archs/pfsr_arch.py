@@ -9,12 +9,11 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import LEAKY_SLOPE, check_images
 from d2sm_plugin.errors import ShapeError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _GROWTH = "_extra_state"
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _STAGES = {2: 1, 4: 2, 8: 3}
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features.lightcnn_blocks import FACE_SIZE, check_faces
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 
 @register(ARCH_REGISTRY)

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
-from d2sm_plugin.registry import build, register
+from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
 
 

@@ -3,54 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from basicsr.archs.vgg_arch import NAMES, VGGFeatureExtractor
-from basicsr.utils.registry import LOSS_REGISTRY
-from torch import Tensor
+from torch import Tensor, nn
 
-from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.errors import CheckpointError, OptionError, suggest
+from d2sm_plugin.features.frozen_extractor import FrozenExtractor
+from d2sm_plugin.features.vgg19_features import IMAGENET_MEAN, IMAGENET_STD
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import LOSS_REGISTRY, register
+from d2sm_plugin.weights import read_weights
 
-_IMAGES = ("imagenet", "unit", "signed")
+_NETWORKS = ("vgg11", "vgg13", "vgg16", "vgg19")
+#: How the network sees images of [0, 1]: mean and deviation that they are normalised with.
+_IMAGES = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "unit": ((0.0,) * 3, (1.0,) * 3), "signed": ((0.5,) * 3,) * 2}
 
 
 @register(LOSS_REGISTRY)
 class VGGLoss(FrozenNetworkObjective):
     """Weighted sum of mean squared distances of VGG's feature maps (Johnson et al., ECCV 2016), in one pass.
 
-    BasicSR's ``PerceptualLoss`` on its extractor, with the squared distance that its ``criterion: l2`` asks a missing
-    class of torch for, and with images as the publications feed them. The weights are torchvision's for ImageNet.
+    BasicSR's ``PerceptualLoss`` has no squared distance and does not know images in [-1, 1].
 
     Args:
-        layers: name of the layer (``relu2_2``) -> weight.
+        layers: name of the layer (``conv2_2``, ``relu2_2``, ``pool2``) -> weight.
         vgg_type: ``vgg11``, ``vgg13``, ``vgg16`` or ``vgg19``.
         images: how the network sees images of [0, 1]: ``"imagenet"`` normalised as it was trained, ``"unit"`` as they
             are, ``"signed"`` in [-1, 1].
+        weights: ``"imagenet"`` (downloaded by torchvision), or a path: a state dict or checkpoint with the names of
+            torchvision. None gives random weights, only for tests.
         loss_weight: factor on the sum.
 
     Raises:
         OptionError: for an unknown network, layer or kind of images.
+        CheckpointError: when the weights cannot be had or lack a layer that is needed.
     """
 
     takes = ("restored", "gt")
 
     def __init__(
-        self, layers: Mapping[str, float], vgg_type: str = "vgg16", images: str = "imagenet", loss_weight: float = 1.0
+        self,
+        layers: Mapping[str, float],
+        vgg_type: str = "vgg16",
+        images: str = "imagenet",
+        weights: str | Path | None = "imagenet",
+        loss_weight: float = 1.0,
     ) -> None:
-        if vgg_type not in NAMES:
-            raise OptionError(f"VGGLoss.vgg_type: '{vgg_type}' is unknown{suggest(vgg_type, NAMES)}")
-        for layer in layers:
-            if layer not in NAMES[vgg_type]:
-                raise OptionError(f"VGGLoss.layers: {vgg_type} has no '{layer}'{suggest(layer, NAMES[vgg_type])}")
+        if vgg_type not in _NETWORKS:
+            raise OptionError(f"VGGLoss.vgg_type: '{vgg_type}' is unknown{suggest(vgg_type, _NETWORKS)}")
         if images not in _IMAGES:
             raise OptionError(f"VGGLoss.images: '{images}' is unknown{suggest(images, _IMAGES)}")
-        super().__init__(VGGFeatureExtractor(list(layers), vgg_type, use_input_norm=images != "unit"))
-        if images == "signed":
-            self.network.mean.fill_(0.5)
-            self.network.std.fill_(0.5)
+        super().__init__(_Layers(vgg_type, list(layers), images, weights))
         self.layers, self.loss_weight = dict(layers), loss_weight
 
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
@@ -60,3 +65,71 @@ class VGGLoss(FrozenNetworkObjective):
         features = self.network(restored)
         distances = [weight * F.mse_loss(features[name], wanted[name]) for name, weight in self.layers.items()]
         return self.loss_weight * torch.stack(distances).sum()
+
+
+class _Layers(FrozenExtractor):
+    """The convolutions of torchvision's VGG up to the last of the named layers; gives the maps of all of them."""
+
+    def __init__(self, vgg_type: str, layers: list[str], images: str, weights: str | Path | None) -> None:
+        from torchvision.models import get_model
+
+        super().__init__(*_IMAGES[images])
+        with torch.device("meta"):  # the layers that are not needed never take any memory
+            features = get_model(vgg_type, weights=None, init_weights=False).features
+        names = _names(features)
+        for layer in layers:
+            if layer not in names:
+                raise OptionError(f"VGGLoss.layers: {vgg_type} has no '{layer}'{suggest(layer, names)}")
+        self.names = {names.index(layer): layer for layer in layers}
+        self.features = features[: max(self.names) + 1].to_empty(device="cpu")
+        if weights is None:
+            for module in self.features:
+                if isinstance(module, nn.Conv2d):
+                    module.reset_parameters()
+        else:
+            self._load(vgg_type, weights)
+        self.freeze()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps, found = self.normalise(images), {}
+        for place, module in enumerate(self.features):
+            maps = module(maps)
+            if place in self.names:
+                found[self.names[place]] = maps.clone()  # the ReLU behind it works in place
+        return found
+
+    def _load(self, vgg_type: str, weights: str | Path) -> None:
+        state = _imagenet(vgg_type) if weights == "imagenet" else read_weights(weights)
+        own = self.state_dict()
+        wrong = [name for name, tensor in own.items() if name not in state or state[name].shape != tensor.shape]
+        if wrong:
+            raise CheckpointError(
+                f"{weights}: no weights of torchvision's {vgg_type}; {wrong[0]} is missing or of another shape"
+            )
+        self.load_state_dict({name: state[name] for name in own})
+
+
+def _names(features: nn.Sequential) -> list[str]:
+    """Name of each module: kind, block and number of the convolution in it."""
+    names, block, number = [], 1, 0
+    for module in features:
+        if isinstance(module, nn.MaxPool2d):
+            names.append(f"pool{block}")
+            block, number = block + 1, 0
+        else:
+            number += isinstance(module, nn.Conv2d)
+            names.append(f"{'conv' if isinstance(module, nn.Conv2d) else 'relu'}{block}_{number}")
+    return names
+
+
+def _imagenet(vgg_type: str) -> Mapping[str, Tensor]:
+    from torchvision.models import get_model_weights
+
+    source = get_model_weights(vgg_type).IMAGENET1K_V1
+    try:
+        return source.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"VGGLoss.weights: the ImageNet weights cannot be downloaded ({error}); copy {source.url} here by other "
+            f"means and give its path"
+        ) from error

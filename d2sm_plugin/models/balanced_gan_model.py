@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.gan_model import GANModel
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import MODEL_REGISTRY, register
 
 
 @register(MODEL_REGISTRY)

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.gan_model import GANModel
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import MODEL_REGISTRY, register
 
 _EXAMPLE = "for example {ends: [50000, 100000], fade: 25000}"
 

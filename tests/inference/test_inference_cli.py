@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 
 from d2sm_plugin.archs.cbdnet_arch import CBDNet
 from d2sm_plugin.archs.ffdnet_arch import FFDNet
@@ -16,7 +15,7 @@ from d2sm_plugin.inference.inference import main
 from d2sm_plugin.inference.noise_level import estimate_noise_level
 from d2sm_plugin.inference.picture_files import Picture, read_picture, write_picture
 from d2sm_plugin.inference.restorer import PictureRestorer
-from d2sm_plugin.registry import build
+from d2sm_plugin.registry import ARCH_REGISTRY, build
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "inference.py"
 ARGUMENTS = ["--network-args", "num_feat=8", "num_layers=3"]

@@ -1,29 +1,26 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-from unittest import mock
-
 import pytest
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torchvision.models import vgg
 
 import d2sm_plugin  # noqa: F401
-from d2sm_plugin.errors import OptionError, ShapeError
+from d2sm_plugin.errors import CheckpointError, OptionError, ShapeError
 from d2sm_plugin.losses.landmark_loss import HeatmapLoss, LandmarkAttentionLoss
 from d2sm_plugin.losses.vgg_loss import VGGLoss
-from d2sm_plugin.registry import build
+from d2sm_plugin.registry import ARCH_REGISTRY, build
 
 
-@pytest.fixture
-def features():
-    """The convolutions that VGG16 is built with: narrow ones."""
+@pytest.fixture(scope="module")
+def vgg16(tmp_path_factory):
+    """Random weights of VGG16's convolutions, by torchvision's names, and their file."""
     torch.manual_seed(0)
-    layers = vgg.make_layers([4 if isinstance(width, int) else width for width in vgg.cfgs["D"]])
-    with mock.patch("basicsr.archs.vgg_arch.vgg.vgg16", lambda pretrained: SimpleNamespace(features=layers)):
-        yield layers
+    features = vgg.make_layers(vgg.cfgs["D"][:8])  # up to relu3_2
+    file = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
+    torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, file)
+    return features, file
 
 
 @pytest.mark.parametrize(
@@ -34,12 +31,13 @@ def features():
         ("signed", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ],
 )
-def test_vgg_loss_is_the_weighted_squared_distance(features, images, mean, std):
-    loss = VGGLoss({"relu1_2": 0.5, "relu3_3": 2.0}, images=images, loss_weight=0.1)
+def test_vgg_loss_is_the_weighted_squared_distance(vgg16, images, mean, std):
+    features, file = vgg16
+    loss = VGGLoss({"relu1_2": 0.5, "conv3_2": 2.0}, images=images, weights=file, loss_weight=0.1)
     restored, clear = torch.rand(2, 2, 3, 32, 32)
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (mean, std))
     expected = 0
-    for stop, weight in ((4, 0.5), (16, 2.0)):  # relu1_2 and relu3_3 are the fourth and the sixteenth module
+    for stop, weight in ((4, 0.5), (13, 2.0)):  # relu1_2 and conv3_2 are the fourth and the thirteenth module
         maps = [features[:stop]((faces - mean) / std) for faces in (restored, clear)]
         expected = expected + 0.1 * weight * F.mse_loss(*maps)
     value = loss(restored.requires_grad_(), clear.requires_grad_())
@@ -49,13 +47,20 @@ def test_vgg_loss_is_the_weighted_squared_distance(features, images, mean, std):
     assert loss.state_dict() == {} and list(loss.parameters()) == []
 
 
-def test_vgg_loss_of_what_there_is_not(features):
+def test_layers_of_every_vgg():
+    for vgg_type, last in (("vgg11", "relu5_2"), ("vgg13", "relu5_2"), ("vgg16", "relu5_3"), ("vgg19", "relu5_4")):
+        assert VGGLoss({last: 1.0}, vgg_type, weights=None).network.names.popitem()[1] == last
+
+
+def test_vgg_loss_of_what_there_is_not(vgg16, tmp_path):
     with pytest.raises(OptionError, match=r"VGGLoss\.layers: vgg16 has no 'relu3_4'; did you mean"):
         VGGLoss({"relu3_4": 1.0})
     with pytest.raises(OptionError, match=r"VGGLoss\.vgg_type: 'vgg15' is unknown"):
         VGGLoss({"relu3_3": 1.0}, "vgg15")
     with pytest.raises(OptionError, match=r"VGGLoss\.images: 'unity' is unknown; did you mean 'unit'"):
         VGGLoss({"relu3_3": 1.0}, images="unity")
+    with pytest.raises(CheckpointError, match=r"no weights of torchvision's vgg16; features\.14\.weight is missing"):
+        VGGLoss({"relu4_1": 1.0}, weights=vgg16[1])
 
 
 def test_attention_is_to_the_nearest_landmark():

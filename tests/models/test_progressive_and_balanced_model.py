@@ -5,14 +5,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 from torch import nn
 
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.progressive_model import _reduce_to
 from d2sm_plugin.options.reader import validate_options
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, MODEL_REGISTRY, register
 
 WGAN = {
     "type": "GANLoss", "gan_type": "wgan", "loss_weight": 1.0, "gradient_penalty": 2.5, "gradient_norm": 2.0,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 from face_samples import face_folder
 from PIL import Image
@@ -36,20 +33,6 @@ TINY_WIDTH = {
         "num_hourglass_feat": 8, "hourglass_weights": None,
     },
 }  # fmt: skip
-
-
-@contextmanager
-def tiny_vgg() -> Iterator[None]:
-    """Let BasicSR's extractor have narrow random VGG networks instead of downloading torchvision's."""
-    from torchvision.models import vgg
-
-    def narrow(widths: list) -> Callable[..., SimpleNamespace]:
-        layers = [4 if isinstance(width, int) else width for width in widths]
-        return lambda pretrained: SimpleNamespace(features=vgg.make_layers(layers))
-
-    networks = {"vgg16": narrow(vgg.cfgs["D"]), "vgg19": narrow(vgg.cfgs["E"])}
-    with mock.patch.multiple("basicsr.archs.vgg_arch.vgg", **networks):
-        yield
 
 
 class TinyData:
@@ -168,6 +151,8 @@ def _shrink(value: Any) -> None:
         value["weights"] = None
     if value.get("type") == "PatchSampler":
         value |= PATCH
+    if value.get("type") == "VGGLoss":
+        value["weights"] = None
     if value.get("type") == "HeatmapLoss":
         value |= {"weights": None, "network": value["network"] | TINY_WIDTH["StackedHourglass"]}
     if "schedule" in value:
