@@ -73,6 +73,19 @@ def test_a_clash_names_both_modules(kind):
         register(registry)(other)
 
 
+@pytest.mark.parametrize("kind", [Registry, OwnRegistry])
+def test_names_that_basicsr_has_suffixed_are_found(kind):
+    registry = kind("test")
+
+    class Thing_basicsr:  # noqa: N801  # BasicSR's registry appends such a suffix where it is told to
+        pass
+
+    register(registry)(Thing_basicsr)
+    assert lookup(registry, "Thing", "x") is Thing_basicsr
+    with pytest.raises(OptionError, match=r"x: no test is registered as 'Thingy'"):
+        lookup(registry, "Thingy", "x")
+
+
 def test_build_names_what_is_wrong():
     with pytest.raises(OptionError, match=r"x\.type: no loss is registered as 'D2SMLos'; did you mean 'D2SMLoss'"):
         build(LOSS_REGISTRY, {"type": "D2SMLos"}, "x")

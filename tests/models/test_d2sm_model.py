@@ -99,6 +99,16 @@ def test_a_step_logs_every_objective_and_the_ratio_of_gradients():
     assert "grad_ratio/noise" not in model.get_current_log()
 
 
+def test_ratios_are_to_the_pixel_objective_wherever_it_stands():
+    model = model_of(a_opt={"type": "MeanOf", "loss_weight": 2.0})
+    model.objectives.terms = nn.ModuleDict(reversed(model.objectives.terms.items()))
+    assert next(iter(model.objectives.terms)) == "a"
+    assert model.train_step([batch()], 1)
+    log = model.get_current_log()
+    assert log["grad_ratio/pixel"] == 1.0
+    assert log["grad_ratio/a"] == pytest.approx((2 / math.sqrt(32)) / (1 / math.sqrt(96)))
+
+
 def test_accumulated_batches_equal_one_large_batch():
     large, small = model_of(), model_of()
     images = torch.rand(4, 3, 4, 4)
