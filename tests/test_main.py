@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from d2sm_plugin.__main__ import COMMANDS, main
+from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.version import __version__
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / "tools"
+GUIDE = (ROOT / "docs" / "command.md").read_text(encoding="utf-8")
 
 
 def leave(arguments: list[str]) -> int:
@@ -79,6 +83,21 @@ def test_every_tool_says_what_it_takes(tool, capsys, monkeypatch):
         runpy.run_path(str(tool), run_name="__main__")
     assert stopped.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: {tool.name} ")
+
+
+def test_the_guide_names_every_command_and_its_script():
+    rows = dict(re.findall(r"^\| `d2sm ([a-z-]+)` \| (?:`tools/(\w+)\.py` )?\|", GUIDE, flags=re.MULTILINE))
+    assert set(rows) == set(COMMANDS)
+    for name, script in rows.items():
+        assert not script or f'run("{name}")' in (TOOLS / f"{script}.py").read_text(encoding="utf-8")
+
+
+def test_the_guides_own_option_file_is_valid(tmp_path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.DOTALL)
+    (tmp_path / "mine.yml").write_text(example, encoding="utf-8")
+    options = read_options(tmp_path / "mine.yml")
+    assert list(options["datasets"]) == ["train"]
+    assert options["train"]["d2sm_opt"]["queue"] == {"type": "QueueSampler", "size": 1024}
 
 
 def test_every_command_is_a_module_with_a_main():

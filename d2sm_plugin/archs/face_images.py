@@ -20,5 +20,5 @@ def check_multiple(images: Tensor, multiple: int, network: str) -> None:
     if height % multiple or width % multiple:
         raise ShapeError(
             f"{network}: height and width must be multiples of {multiple}, got {height}x{width}; crop or resize the "
-            f"faces (tools/prepare_data.py faces does)"
+            f"faces (d2sm prepare faces does)"
         )

@@ -161,7 +161,7 @@ class FaceDataset(Dataset):
         if height != width or height % step:
             raise DataError(
                 f"{self.large.describe(key)}: the face is {width}x{height} (width x height); expected a square whose "
-                f"side is a multiple of {step}; prepare it with tools/prepare_data.py faces, or set size"
+                f"side is a multiple of {step}; prepare it with d2sm prepare faces, or set size"
             )
 
     def _read_small(self, key: str, large: NDArray[np.uint8]) -> NDArray[np.uint8]:

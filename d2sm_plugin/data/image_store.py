@@ -135,7 +135,7 @@ class LmdbStore(ImageStore):
         if len(self._meta) != len(self._reader):
             raise DataError(
                 f"{self.root}: {META_FILE} names {len(self._meta)} records, data.mdb holds {len(self._reader)}; "
-                f"prepare it again with tools/prepare_data.py"
+                f"prepare it again with d2sm prepare"
             )
         self._set_keys(list(self._meta))
 

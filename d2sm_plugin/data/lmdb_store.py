@@ -21,7 +21,7 @@ from d2sm_plugin.errors import DataError, OptionError, suggest
 META_FILE = "meta_info.txt"
 _MANY_KEYS = 50  # beyond this a message does not list the known records
 _META_LINE = re.compile(r"^(?P<name>.+?)\s+\((?P<shape>\d+\s*(?:,\s*\d+\s*)+),?\)(?:\s+(?P<level>-?\d+))?\s*$")
-_REMEDY = "prepare it again with tools/prepare_data.py"
+_REMEDY = "prepare it again with d2sm prepare"
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _identity(real: str) -> tuple[int, int]:
 def _open(real: str, shown: str) -> lmdb.Environment:
     file = os.path.join(real, "data.mdb")
     if not os.path.isdir(real):
-        raise DataError(f"{shown}: no such LMDB folder; make it with tools/prepare_data.py or correct the path")
+        raise DataError(f"{shown}: no such LMDB folder; make it with d2sm prepare or correct the path")
     if not os.path.isfile(file):
         raise DataError(f"{shown}: it holds no data.mdb, so it is no LMDB; {_REMEDY} or correct the path")
     size = os.path.getsize(file)

@@ -39,7 +39,7 @@ class LandmarkFinder:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         heads = {name: tensor for name, tensor in read_weights(checkpoint).items() if _STACK.fullmatch(name)}
         if not heads:
-            raise CheckpointError(f"{checkpoint}: no checkpoint of a StackedHourglass; train one with tools/train.py")
+            raise CheckpointError(f"{checkpoint}: no checkpoint of a StackedHourglass; train one with d2sm train")
         num_points, num_feat = next(iter(heads.values())).shape[:2]
         if num_points != self.scheme.count:
             raise CheckpointError(

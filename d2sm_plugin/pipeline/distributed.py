@@ -31,8 +31,8 @@ def start_processes(launcher: str, num_gpu: int | str) -> dict[str, Any]:
     if launcher == "none":
         if num_gpu != "auto" and int(num_gpu) > 1:
             raise OptionError(
-                f"num_gpu: {num_gpu} GPUs need one process each: torchrun --nproc_per_node={num_gpu} tools/train.py "
-                f"-opt ... --launcher pytorch"
+                f"num_gpu: {num_gpu} GPUs need one process each: torchrun --nproc_per_node={num_gpu} -m d2sm_plugin "
+                "train -opt ... --launcher pytorch"
             )
         return {"dist": False, "rank": 0, "world_size": 1, "local_rank": 0, "num_gpu": int(uses_gpu)}
     missing = [
@@ -41,7 +41,7 @@ def start_processes(launcher: str, num_gpu: int | str) -> dict[str, Any]:
     if missing:
         raise OptionError(
             f"--launcher pytorch: {', '.join(missing)} not set; start with "
-            "torchrun --nproc_per_node=N tools/train.py ..."
+            "torchrun --nproc_per_node=N -m d2sm_plugin train ..."
         )
     local_rank = int(os.environ["LOCAL_RANK"])
     if uses_gpu:
