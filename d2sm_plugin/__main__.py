@@ -33,6 +33,7 @@ COMMANDS = {
     "faces": Command("studies.evaluation.face_eval", "PSNR, SSIM and landmark NRMSE of restored faces"),
     "benchmark": Command("studies.benchmark.benchmark", "time, memory and arithmetic of the package's parts"),
     "demo": Command("demo.run", "the main job on generated scenes, from data to a table"),
+    "install-host": Command("install_host", "build and install BasicSR, which training and most commands need"),
     "options": Command("options.options", "list, show and copy the option files that ship with the package"),
 }
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Deep Semantic Statistics Matching: train, judge and use image restoration networks.",
         epilog="\n".join(
             ["commands (d2sm COMMAND --help says more):"]
-            + [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
+            + [f"  {name:<14}{command.summary}" for name, command in COMMANDS.items()]
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

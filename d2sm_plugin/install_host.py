@@ -42,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 for a Python without pip; pip's exit status where pip failed.
     """
-    parser = argparse.ArgumentParser("install_host", description="Build and install BasicSR into this Python.")
-    parser.parse_args(arguments)
+    argparse.ArgumentParser(description="Build and install BasicSR into this Python.").parse_args(arguments)
     if importlib.util.find_spec("pip") is None:
         return _fail(f"{sys.executable} has no pip; add it with 'python -m ensurepip' or 'uv pip install pip'", 2)
     try:

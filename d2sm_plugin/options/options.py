@@ -8,8 +8,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tabulate import tabulate
-
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.options.files import read_option_file, shipped_folder, shipped_names
 
@@ -44,7 +42,9 @@ def _list(arguments: argparse.Namespace) -> None:
     names = [name for name in shipped_names() if "shared/" not in name and arguments.part in name]
     if not names:
         raise OptionError(f"no shipped option file has '{arguments.part}' in its name; d2sm options list names all")
-    print(tabulate([[name, _summary(name)] for name in names], tablefmt="plain"))  # noqa: T201
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:<{width}}  {_summary(name)}")  # noqa: T201
 
 
 def _summary(name: str) -> str:
