@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(READY)
 	$(VENV)/bin/python tools/demo.py --out demo_output
@@ -16,6 +16,11 @@ test: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+docs: $(READY)
+	$(PIP) install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo 'Open build/site/index.html.'
 
 $(READY): setup.py d2sm_plugin/install_host.py
 	@echo 'Installing into $(VENV); PyTorch is large, so this takes a few minutes.'

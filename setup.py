@@ -64,9 +64,13 @@ EXTRAS = {
         "ruff>=0.5",  # lint and format
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
         "scikit-learn>=1.5",  # independent reference for confusion matrices
+        "hypothesis>=6.100",  # properties over generated inputs
+        "mypy>=1.11",  # types
     ],
+    # The pages as a site: make docs.
+    "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
 }
-EXTRAS["all"] = [package for extra in EXTRAS if extra not in ("headless", "dev") for package in EXTRAS[extra]]
+EXTRAS["all"] = [package for extra in EXTRAS if extra not in ("headless", "dev", "docs") for package in EXTRAS[extra]]
 
 
 class BuildWithOptionFiles(build_py):
@@ -91,7 +95,7 @@ setup(
     python_requires=">=3.10",
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)],
     packages=find_packages(include=["d2sm_plugin", "d2sm_plugin.*"]),
-    package_data={"d2sm_plugin": ["seg/configs/*.py", "demo/weights/*.pth"]},
+    package_data={"d2sm_plugin": ["py.typed", "seg/configs/*.py", "demo/weights/*.pth"]},
     cmdclass={"build_py": BuildWithOptionFiles},
     entry_points={"console_scripts": ["d2sm = d2sm_plugin.__main__:main"]},
     install_requires=REQUIRES,
