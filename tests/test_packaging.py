@@ -66,11 +66,12 @@ def pip(arguments: list[str], folder: Path, python: Path | None = None) -> None:
 
 def environment(folder: Path) -> Path:
     """Make a virtual environment that sees the packages of this one, but no editable installation; return its bin."""
-    venv.create(folder)
-    base = {"base": str(folder), "platbase": str(folder)}
-    site = Path(sysconfig.get_path("purelib", "venv", vars=base))
-    (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    return Path(sysconfig.get_path("scripts", "venv", vars=base))
+    builder = venv.EnvBuilder(symlinks=os.name != "nt")
+    builder.create(folder)
+    scripts = Path(builder.ensure_directories(folder).bin_path)
+    site = run([str(scripts / "python"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder)
+    (Path(site.strip()) / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return scripts
 
 
 def test_source_package_holds_the_repository(source, tracked):
