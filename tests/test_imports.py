@@ -58,3 +58,11 @@ def imports(file: Path) -> set[str]:
             modules = [node.module] if "." in node.module else [f"d2sm_plugin.{name.name}" for name in node.names]
             rooms |= {module.split(".")[1] for module in modules}
     return rooms
+
+
+def test_no_module_asks_for_what_only_unix_has():
+    """Such modules are imported where they are used, so that the package can be imported on Windows."""
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in getattr(node, "names", [])] if isinstance(node, ast.Import) else []
+            assert not {"fcntl", "grp", "pwd", "resource", "termios"} & {*names, getattr(node, "module", None)}, file
