@@ -39,6 +39,10 @@ class RegistrationError(D2SMError, KeyError):
     __str__ = Exception.__str__  # KeyError would print the message as a repr
 
 
+class ForeignError(D2SMError, RuntimeError):
+    """An exception out of code that this package calls and did not write: a data set, network, objective or metric."""
+
+
 class TrainingError(D2SMError, RuntimeError):
     """A training run that cannot go on."""
 

@@ -53,6 +53,7 @@ class D2SMLoss(nn.Module):
     """
 
     takes = ("restored", "gt")
+    joint = True  # features of all processes make one batch
 
     def __init__(
         self,
@@ -114,6 +115,16 @@ class D2SMLoss(nn.Module):
             f"extractor={type(self.extractor).__name__}, divergence={self.divergence}, reduction={self.reduction}, "
             f"loss_weight={self.loss_weight}"
         )
+
+    @property
+    def accumulation(self) -> str:
+        """How mini-batches of one step make the joint batch, see :mod:`d2sm_plugin.losses.accumulation`.
+
+        With a queue each value is that of all samples in it, whose number does not depend on the mini-batch, and its
+        gradient reaches the rows of the mini-batch alone: the gradients of mini-batches are parts of one, and add up
+        for ``"mean"`` too.
+        """
+        return self.reduction if self.queue is None else "queue"
 
     @property
     def _within_images(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from d2sm_plugin.statistics.dense_divergence import match_densely
 from d2sm_plugin.statistics.formula import DIVERGENCES
 from d2sm_plugin.statistics.precision import full_precision
 from d2sm_plugin.statistics.row_divergence import match_statistics, through_norm, unit_rows
-from d2sm_plugin.statistics.row_sums import KINDS
+from d2sm_plugin.statistics.row_sums import KINDS, LEAST_SAMPLES
 
 REDUCTIONS = ("sum", "mean")
 
@@ -36,7 +37,8 @@ def semantic_divergence(restored: Tensor, clear: Tensor, kind: str = "kl", reduc
         reduction: ``"sum"`` as in eq. 2, or ``"mean"``, the sum divided by N.
 
     Returns:
-        A scalar >= 0; zero when N < 2. It can be differentiated once.
+        A scalar >= 0. It can be differentiated once. With N < 3 both are zero whatever the features, as each row has
+        one neighbour at most, and a warning says so.
 
     Raises:
         OptionError: for an unknown ``kind`` or ``reduction``.
@@ -44,6 +46,12 @@ def semantic_divergence(restored: Tensor, clear: Tensor, kind: str = "kl", reduc
     """
     check_options(kind, reduction)
     check_features(restored, clear)
+    if len(restored) < LEAST_SAMPLES:
+        warnings.warn(
+            f"the statistics of {len(restored)} sample(s) are the same for any features, so the divergence and its "
+            f"gradient are 0; compare {LEAST_SAMPLES} samples at least: a larger batch, patches, or a queue",
+            stacklevel=2,
+        )
     dtype = computing_dtype(restored)
     with_gradient = restored.requires_grad and torch.is_grad_enabled()
     with torch.no_grad(), full_precision(restored.device):

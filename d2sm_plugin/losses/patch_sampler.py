@@ -16,6 +16,7 @@ from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.losses.windows.shared_windows import SharedWindows
 from d2sm_plugin.losses.windows.window_reach import Step, reaches_of
 from d2sm_plugin.registry import LOSS_REGISTRY, register
+from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 
 MODES = ("crop", "shared")
 BORDERS = ("padded", "open")
@@ -97,8 +98,7 @@ class PatchSampler(Sampler):
         """Features (B, P, D) of the windows of restored images, with their graph, and of clear ones, without.
 
         Raises:
-            ShapeError: when the images are smaller than a window, or hold a single one that has nothing to be
-                compared with.
+            ShapeError: when the images are smaller than a window, or hold too few to be compared with each other.
         """
         windows = self.windows(*restored.shape[-2:])
         with torch.no_grad():
@@ -117,10 +117,11 @@ class PatchSampler(Sampler):
             for top in range(0, height - self.size + 1, self.stride)
             for left in range(0, width - self.size + 1, self.stride)
         ]
-        if self.scope == "image" and len(corners) == 1:
+        if self.scope == "image" and len(corners) < LEAST_SAMPLES:
             raise ShapeError(
-                f"PatchSampler.scope: an image of {height}x{width} has a single window of size {self.size}, stride "
-                f"{self.stride}, and scope 'image' compares windows of one image; set scope 'batch', or smaller windows"
+                f"PatchSampler.scope: scope 'image' compares windows of one image, at least {LEAST_SAMPLES}, and an "
+                f"image of {height}x{width} has {len(corners)} of size {self.size}, stride {self.stride}; set scope "
+                f"'batch', a smaller size or a smaller stride"
             )
         return [corners[index] for index in self.choose(len(corners))]
 

@@ -24,7 +24,7 @@ from d2sm_plugin.statistics.row_divergence import (
     through_norm,
     unit_rows,
 )
-from d2sm_plugin.statistics.row_sums import KINDS, SUMS
+from d2sm_plugin.statistics.row_sums import KINDS, LEAST_SAMPLES, SUMS
 
 DTYPES = ("float32", "bfloat16")
 
@@ -44,7 +44,7 @@ class QueueSampler(StateModule):
     so that one bad step does not spoil the q samples after it.
 
     Args:
-        size: q, the number of samples, at least 2.
+        size: q, the number of samples, at least 3.
         dtype: ``"float32"``, or ``"bfloat16"``, which stores features in half the memory. They are rounded as they
             enter, for their own batch too; sums and products stay in full precision. See docs/speed.md for the
             agreement.
@@ -58,15 +58,15 @@ class QueueSampler(StateModule):
         filled: number of samples held.
 
     Raises:
-        OptionError: when ``size`` is not an integer of at least 2, or for an unknown ``dtype``.
+        OptionError: when ``size`` is not an integer of at least 3, or for an unknown ``dtype``.
     """
 
     host_buffers = ("pointer", "filled")
 
     def __init__(self, size: int, dtype: str = "float32") -> None:
         super().__init__()
-        if not isinstance(size, int) or isinstance(size, bool) or size < 2:
-            raise OptionError(f"QueueSampler.size: expected an integer of at least 2, got {size!r}")
+        if not isinstance(size, int) or isinstance(size, bool) or size < LEAST_SAMPLES:
+            raise OptionError(f"QueueSampler.size: expected an integer of at least {LEAST_SAMPLES}, got {size!r}")
         if dtype not in DTYPES:
             raise OptionError(f"QueueSampler.dtype: '{dtype}' is unknown{suggest(dtype, DTYPES)}")
         self.size, self.dtype = size, dtype

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.losses.state_module import StateModule
+from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 
 SCOPES = ("batch", "image")
 
@@ -39,7 +40,7 @@ class Sampler(StateModule, ABC):
         name = type(self).__name__
         if scope not in SCOPES:
             raise OptionError(f"{name}.scope: '{scope}' is unknown{suggest(scope, SCOPES)}")
-        least = 2 if scope == "image" else 1
+        least = LEAST_SAMPLES if scope == "image" else 1
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < least):
             raise OptionError(f"{name}: expected at least {least} samples of an image (scope '{scope}'), got {limit!r}")
         self.limit, self.scope = limit, scope

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.registry import LOSS_REGISTRY, register
+from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 
 
 @register(LOSS_REGISTRY)
@@ -36,7 +37,8 @@ class SpatialSampler(Sampler):
 
         Raises:
             OptionError: when the extractor has no method ``feature_map``.
-            ShapeError: when its map is not (B, C, h, w), or has a single position with nothing to be compared with.
+            ShapeError: when its map is not (B, C, h, w), or has too few positions to be compared with
+                each other.
         """
         if not hasattr(extractor, "feature_map"):
             raise OptionError(
@@ -47,10 +49,10 @@ class SpatialSampler(Sampler):
         if maps.ndim != 4:
             raise ShapeError(f"SpatialSampler: expected a feature map (B, C, h, w), got the shape {tuple(maps.shape)}")
         height, width = maps.shape[-2:]
-        if self.scope == "image" and height * width == 1:
+        if self.scope == "image" and height * width < LEAST_SAMPLES:
             raise ShapeError(
-                "SpatialSampler.scope: the feature map has a single position, and scope 'image' compares positions of "
-                "one image; set scope 'batch', or train on larger crops"
+                f"SpatialSampler.scope: scope 'image' compares positions of one image, at least {LEAST_SAMPLES}, and "
+                f"its feature map is {height}x{width}; set scope 'batch', or train on larger crops"
             )
         positions = torch.tensor(self.choose(height * width), pin_memory=maps.is_cuda)
         positions = positions.to(maps.device, non_blocking=True)  # does not wait for the network that made the maps

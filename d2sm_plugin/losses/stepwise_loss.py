@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import ShapeError
+from d2sm_plugin.losses.accumulation import accumulation_of
 from d2sm_plugin.registry import LOSS_REGISTRY, build, register
 
 
@@ -32,6 +33,11 @@ class StepwiseLoss(nn.Module):
             criterion = build(LOSS_REGISTRY, criterion, "StepwiseLoss.criterion")
         self.criterion = criterion
         self.loss_weight = loss_weight
+
+    @property
+    def accumulation(self) -> str:
+        """That of the criterion."""
+        return accumulation_of(self.criterion)
 
     def forward(self, steps: Tensor, target: Tensor) -> Tensor:
         """Return ``loss_weight`` times the sum of ``criterion(steps[t], target)``.

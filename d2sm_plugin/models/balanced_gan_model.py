@@ -47,11 +47,11 @@ class BalancedGANModel(GANModel):
         self._judgements.append(torch.stack([losses["d_real"], losses["d_fake"]]).detach())
         return losses
 
-    def _update_weights(self) -> None:
+    def optimizers_to_step(self) -> list[torch.optim.Optimizer]:
         """Take the gradients of a resting network away, so that neither its weights nor its optimiser change."""
         for network in self._resting():
             network.zero_grad(set_to_none=True)
-        super()._update_weights()
+        return super().optimizers_to_step()
 
     def _resting(self) -> list[torch.nn.Module]:
         judged = torch.stack(self._judgements).mean(0)

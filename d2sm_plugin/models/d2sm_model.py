@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d2sm_plugin.archs.interface import gather_inputs, named_outputs
-from d2sm_plugin.errors import TrainingError
+from d2sm_plugin.boundary import foreign_code
+from d2sm_plugin.models.nonfinite import FloatingBuffers, StepGuard
 from d2sm_plugin.models.objectives import Objectives, gradient_norms
-from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, update_average
+from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, parameters_of, update_average
 from d2sm_plugin.models.restore import autocast, restore_batch
+from d2sm_plugin.models.step_record import StepRecord, describe_batch
 from d2sm_plugin.registry import ARCH_REGISTRY, MODEL_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
+
+_NOTHING = 1e-6  # times the pixel objective's gradient: lost in its rounding
 
 
 @register(MODEL_REGISTRY)
@@ -50,11 +55,11 @@ class D2SMModel(BaseModel):
         self.log_dict: dict[str, float] = {}
         if self.is_train:
             self._start_training(opt["train"])
+            limit = opt["train"]["max_nonfinite_steps"]
+            self.guard = StepGuard(self.networks(), self.scaler, limit, opt["dist"], self.logger)
 
     def _start_training(self, train: Mapping[str, Any]) -> None:
         self.amp: str | None = train["amp"]
-        self.nonfinite_in_a_row = 0
-        self.nonfinite_total = 0
         if train["channels_last"]:
             self.net_g.to(memory_format=torch.channels_last)
         if train["ema_decay"] > 0:
@@ -103,39 +108,57 @@ class D2SMModel(BaseModel):
         self.train_step([self._fed], current_iter)
 
     def train_step(self, batches: Sequence[Mapping[str, Any]], current_iter: int) -> bool:
-        """Perform one optimiser step on one or more mini-batches, whose gradients are averaged.
+        """Perform one optimiser step on one or more mini-batches.
+
+        Objectives that are means of samples are averaged over the mini-batches, sums add up: accumulation changes
+        neither the balance of objectives nor, for objectives that treat samples one by one, the step.
 
         Args:
             batches: as the dataset gives them; several for gradient accumulation.
             current_iter: number of this step, from 1.
 
         Returns:
-            Whether the step was made; False when a loss was not finite and the step was skipped on every rank.
+            Whether the step was made; False when a loss or a gradient was not finite on any rank. Then no rank changes
+            weights, moving average or buffers.
 
         Raises:
             TrainingError: after ``max_nonfinite_steps`` skipped steps in a row.
+            ForeignError: when network or objectives raise something.
         """
         self.before_step(current_iter)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
+        buffers = FloatingBuffers(kinds["params"] for kinds in self.networks().values())
+        record = StepRecord()
+        with_norms = self._wants_gradient_norms(current_iter)
         for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            with self._without_sync(last):
-                moved = self.to_device(batch)
-                with autocast(self.amp, self.device):
-                    outputs = {name: value.float() for name, value in named_outputs(self.run_network(moved)).items()}
-                    losses = self.compute_losses(moved, outputs)
-                if self._wants_gradient_norms(current_iter):
-                    self._log_gradient_norms(losses, outputs)
-                total = torch.stack(list(losses.values())).sum()
-                self.scaler.scale(total / len(batches)).backward()
-            if self._nonfinite_anywhere(total):
-                self._skip_step(losses, batch)
-                return False
-        self._update_weights()
-        self.nonfinite_in_a_row = 0
-        self._log = {name: value.detach() for name, value in losses.items()}
+            with self._without_sync(number == len(batches) - 1):
+                self._accumulate(batch, len(batches), record, with_norms)
+        if with_norms:
+            self._log_gradient_norms(record.gradient_norms(), current_iter)
+        optimizers = self.optimizers_to_step()
+        if not self.guard.lets_through(record, self.networks(), optimizers):
+            buffers.restore()
+            return False
+        self._update_weights(optimizers)
+        self._log = record.losses(self.objectives.accumulation)
         return True
+
+    def _accumulate(self, batch: Mapping[str, Any], mini_batches: int, record: StepRecord, with_norms: bool) -> None:
+        """Add the gradients of one of the step's mini-batches to those there are."""
+        moved = self.to_device(batch)
+        with autocast(self.amp, self.device):
+            with foreign_code(lambda: f"network_g: {type(self.net_g).__name__} on {describe_batch(moved)}"):
+                outputs = {name: value.float() for name, value in named_outputs(self.run_network(moved)).items()}
+            losses = self.compute_losses(moved, outputs)
+        shares = {name: self.objectives.share(name, mini_batches, self.opt["world_size"]) for name in losses}
+        losses = {name: loss if shares[name] == 1 else loss * shares[name] for name, loss in losses.items()}
+        if with_norms:
+            record.add_norms(self._gradient_norms(losses, outputs))
+        total = torch.stack(list(losses.values())).sum()
+        with foreign_code(lambda: f"the backward pass of {', '.join(losses)} and {type(self.net_g).__name__}"):
+            self.scaler.scale(total).backward()
+        record.add(losses, total, batch)
 
     def before_step(self, current_iter: int) -> None:
         """Prepare for step ``current_iter``; subclasses extend it."""
@@ -155,62 +178,48 @@ class D2SMModel(BaseModel):
             return nullcontext()
         return self.trained_net.no_sync()
 
-    def _update_weights(self) -> None:
+    def optimizers_to_step(self) -> list[torch.optim.Optimizer]:
+        """Return the optimisers that this step belongs to; subclasses drop gradients that are not to be applied."""
+        return self.optimizers
+
+    def _update_weights(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         train = self.opt["train"]
-        for optimizer in self.optimizers:
+        for optimizer in optimizers:
             if train["grad_clip"] is not None:
                 self.scaler.unscale_(optimizer)
-                parameters = [p for group in optimizer.param_groups for p in group["params"]]
-                torch.nn.utils.clip_grad_norm_(parameters, train["grad_clip"])
+                torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), train["grad_clip"])
             self.scaler.step(optimizer)
         self.scaler.update()
         if self.net_g_ema is not None:
             update_average(self.net_g_ema, self.net_g, train["ema_decay"])
 
-    # --------------------------------------------------------------------------------- losses that are not finite
-
-    def _nonfinite_anywhere(self, total: Tensor) -> bool:
-        """Whether the loss is inf or NaN on any rank: the one place where a step waits for the device.
-
-        The backward pass is queued already, so a GPU keeps working while the host waits.
-        """
-        flag = (~torch.isfinite(total.detach())).to(torch.int32)
-        if self.opt["dist"]:
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
-
-    def _skip_step(self, losses: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        self.nonfinite_in_a_row += 1
-        self.nonfinite_total += 1
-        bad = [name for name, value in losses.items() if not torch.isfinite(value.detach())] or ["(on another rank)"]
-        samples = ", ".join(map(str, batch.get("key", batch.get("gt_path", ["?"]))))
-        self.logger.warning(
-            f"Step skipped, number {self.nonfinite_in_a_row} in a row: loss not finite in {', '.join(bad)} on {samples}"
-        )
-        if self.nonfinite_in_a_row >= self.opt["train"]["max_nonfinite_steps"]:
-            raise TrainingError(
-                f"{self.nonfinite_in_a_row} losses in a row were not finite (train.max_nonfinite_steps), in: "
-                f"{', '.join(bad)}; lower the learning rate or the objective's loss_weight, set grad_clip, or use bf16 "
-                f"instead of fp16. The last checkpoint is whole"
-            )
+    def damage(self) -> str | None:
+        """Return which network or optimiser's state holds inf or NaN, for a message, or None; it is not to be saved."""
+        return self.guard.damage(self.networks(), self.optimizers)
 
     # ------------------------------------------------------------------------------------------------- logging
 
     def _wants_gradient_norms(self, current_iter: int) -> bool:
         every = self.opt["logger"]["grad_norm_freq"]
-        return current_iter == 1 or (every > 0 and current_iter % every == 0)
+        return current_iter == 1 or (every > 0 and current_iter % every == 0) or self.guard.in_a_row > 0
 
-    def _log_gradient_norms(self, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    def _gradient_norms(self, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the norm of each objective's gradient at the outputs; subclasses leave out those that have none."""
+        return gradient_norms(losses, outputs)
+
+    def _log_gradient_norms(self, norms: Mapping[str, float], current_iter: int) -> None:
         """Log each objective's gradient norm at the network's output, and its ratio to the pixel objective's."""
-        norms = {name: norm.item() for name, norm in gradient_norms(losses, outputs).items()}
-        pixel = "pixel" if "pixel" in norms else next(iter(norms))
+        pixel = "pixel" if "pixel" in norms else next(iter(norms), "")
         for name, norm in norms.items():
-            ratio = norm / norms[pixel] if norms[pixel] > 0 else float("inf")
-            self.log_dict[f"grad_norm/{name}"] = norm
-            self.log_dict[f"grad_ratio/{name}"] = ratio
+            ratio = norm / norms[pixel] if norms[pixel] > 0 else math.inf
+            self.log_dict |= {f"grad_norm/{name}": norm, f"grad_ratio/{name}": ratio}
             self.logger.info(f"Gradient of {name}: norm {norm:.3e} at the output, {ratio:.3g} times that of {pixel}.")
+            if current_iter == 1 and (norm == 0 or ratio < _NOTHING) and not self.objectives.is_filling(name):
+                self.logger.warning(
+                    f"train.{name}_opt does nothing: its gradient is {ratio:.3g} times that of {pixel}. Raise its "
+                    f"loss_weight, or see that it compares three samples at least and that its features differ "
+                    f"between images (an extractor without weights?)"
+                )
 
     def get_current_log(self) -> dict[str, float]:
         """Return the last step's losses (``l_*``, averaged over ranks) and what else is to be logged, then forget it.
@@ -225,8 +234,8 @@ class D2SMModel(BaseModel):
                 torch.distributed.all_reduce(values)
                 values /= self.opt["world_size"]
             log |= {f"l_{name}": value for name, value in zip(losses, values.tolist(), strict=True)}
-        if self.nonfinite_total:
-            log["nonfinite_steps"] = float(self.nonfinite_total)
+        if self.guard.total:
+            log["nonfinite_steps"] = float(self.guard.total)
         return log
 
     # --------------------------------------------------------------------------------------- validation and testing
@@ -266,7 +275,7 @@ class D2SMModel(BaseModel):
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "scaler": self.scaler.state_dict(),
             "objectives": self.objectives.state_dict(),
-            "nonfinite": [self.nonfinite_in_a_row, self.nonfinite_total],
+            "nonfinite": [self.guard.in_a_row, self.guard.total],
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
@@ -278,4 +287,4 @@ class D2SMModel(BaseModel):
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.objectives.load_state_dict(state["objectives"])
-        self.nonfinite_in_a_row, self.nonfinite_total = state["nonfinite"]
+        self.guard.in_a_row, self.guard.total = state["nonfinite"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from d2sm_plugin.errors import OptionError, suggest
@@ -55,7 +56,8 @@ class DICModel(GANModel):
             if rests:
                 self._resting.append(part)
 
-    def _update_weights(self) -> None:
+    def optimizers_to_step(self) -> list[torch.optim.Optimizer]:
+        """Drop the gradients of resting parts, which DDP had to compute."""
         for part in self._resting:
             part.zero_grad(set_to_none=True)
-        super()._update_weights()
+        return super().optimizers_to_step()

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.interface import gather_inputs
+from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.d2sm_model import D2SMModel
-from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler
+from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, parameters_of
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
@@ -107,30 +108,27 @@ class GANModel(D2SMModel):
         if self._generator_trains:
             self.net_d.requires_grad_(False)  # the generator's objective must leave it no gradient
             factor = self.gan_schedule.at(self.objectives.step) if self.gan_schedule is not None else 1.0
-            losses["gan"] = factor * self.gan_objective(self.net_d(fake), True, is_disc=False)
+            with self._judging():
+                losses["gan"] = factor * self.gan_objective(self.net_d(fake), True, is_disc=False)
             self.net_d.requires_grad_(True)
-        losses["d_real"] = self.gan_objective(self.trained_net_d(real), True, is_disc=True)
-        losses["d_fake"] = self.gan_objective(self.trained_net_d(fake.detach()), False, is_disc=True)
+        with self._judging():
+            losses["d_real"] = self.gan_objective(self.trained_net_d(real), True, is_disc=True)
+            losses["d_fake"] = self.gan_objective(self.trained_net_d(fake.detach()), False, is_disc=True)
         return losses
 
-    def _log_gradient_norms(self, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-        """Compare the generator's objectives alone; the discriminator's do not reach its output."""
-        own = {name: loss for name, loss in losses.items() if name not in _OF_DISCRIMINATOR}
-        if own:
-            super()._log_gradient_norms(own, outputs)
+    def _judging(self) -> foreign_code:
+        kinds = f"{type(self.net_d).__name__} and {type(self.gan_objective).__name__}"
+        return foreign_code(f"network_d, train.gan_opt: {kinds}")
 
-    def _update_weights(self) -> None:
-        """Step the optimisers whose networks have gradients; those of a resting generator have none."""
-        every = self.optimizers
-        self.optimizers = [
-            optimiser
-            for optimiser in every
-            if any(p.grad is not None for group in optimiser.param_groups for p in group["params"])
-        ]
-        try:
-            super()._update_weights()
-        finally:
-            self.optimizers = every
+    def _gradient_norms(self, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compare the generator's objectives alone; the discriminator's do not reach its output."""
+        generators = {name: loss for name, loss in losses.items() if name not in _OF_DISCRIMINATOR}
+        return super()._gradient_norms(generators, outputs)
+
+    def optimizers_to_step(self) -> list[torch.optim.Optimizer]:
+        """Return the optimisers whose networks have gradients; those of a resting generator have none."""
+        every = super().optimizers_to_step()
+        return [optimiser for optimiser in every if any(p.grad is not None for p in parameters_of(optimiser))]
 
     # ------------------------------------------------------------------------------------------------- state
 

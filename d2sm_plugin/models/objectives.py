@@ -9,10 +9,13 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
-from d2sm_plugin.errors import D2SMError, OptionError
+from d2sm_plugin.boundary import foreign_code
+from d2sm_plugin.errors import D2SMError, ForeignError, OptionError
+from d2sm_plugin.losses.accumulation import accumulation_of
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.registry import build
+from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 
 
 class Objectives(nn.Module):
@@ -63,6 +66,26 @@ class Objectives(nn.Module):
             if isinstance(term, D2SMLoss):
                 term.extractor.compile()
 
+    def is_filling(self, name: str) -> bool:
+        """Whether an objective compares with samples of a queue that holds too few of them yet."""
+        term = dict(self.terms).get(name)
+        return isinstance(term, D2SMLoss) and term.queue is not None and len(term.queue) < LEAST_SAMPLES
+
+    def accumulation(self, name: str) -> str:
+        """Return how an objective's values of mini-batches make one, see :func:`accumulation_of`."""
+        return accumulation_of(dict(self.terms).get(name))
+
+    def share(self, name: str, mini_batches: int, processes: int) -> float:
+        """Return the factor on an objective's value that makes a step the same however its batch is shared out.
+
+        Means are divided by the number of mini-batches; sums are not. DistributedDataParallel averages gradients over
+        processes, so sums are multiplied by their number, but for objectives that look at the joint batch themselves
+        (attribute ``joint``).
+        """
+        if self.accumulation(name) == "mean":
+            return 1 / mini_batches
+        return 1.0 if getattr(self.terms[name], "joint", False) else float(processes)
+
     def forward(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return each objective's weighted value, by name; those whose schedule says 0 are left out, at no cost.
 
@@ -86,10 +109,9 @@ class Objectives(nn.Module):
                     f"train.{name}_opt: the objective takes {', '.join(self.takes[name])}, but neither the dataset nor "
                     f"the network gives {', '.join(missing)} (given: {', '.join(sorted(given))})"
                 )
-            value = term(*(given[entry] for entry in self.takes[name]))
-            if isinstance(value, tuple):  # BasicSR's PerceptualLoss: (perceptual, style), either may be None
-                parts = [part for part in value if part is not None]
-                value = torch.stack(parts).sum()
+            with foreign_code(lambda name=name, term=term: f"train.{name}_opt: {type(term).__name__}"):
+                value = term(*(given[entry] for entry in self.takes[name]))
+            value = _scalar(value, f"train.{name}_opt: {type(term).__name__}")
             losses[name] = value if factor == 1 else factor * value
         if not losses and self.terms:
             raise OptionError(
@@ -97,6 +119,15 @@ class Objectives(nn.Module):
                 f"one without a schedule"
             )
         return losses
+
+
+def _scalar(value: object, where: str) -> Tensor:
+    if isinstance(value, tuple):  # BasicSR's PerceptualLoss: (perceptual, style), either may be None
+        value = sum(part for part in value if part is not None)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        kind = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ForeignError(f"{where} returned {kind}; an objective returns a scalar tensor")
+    return value.reshape(())
 
 
 def gradient_norms(losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

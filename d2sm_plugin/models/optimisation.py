@@ -54,6 +54,11 @@ def build_optimiser(block: Mapping[str, Any], parameters: Iterable[nn.Parameter]
         raise OptionError(f"{where}: {block['type']} refuses these values: {error}") from error
 
 
+def parameters_of(optimiser: Optimizer) -> list[nn.Parameter]:
+    """Return every parameter that an optimiser changes."""
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
 def build_scheduler(block: Mapping[str, Any], optimiser: Optimizer, where: str = "train.scheduler") -> Any:
     """Build the schedule that ``{"type": NAME, ...}`` describes; ``MultiStepLR`` is BasicSR's, as in its training.
 

@@ -10,6 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+#: With two samples each has one neighbour, whose share is 1 whatever they look like: no statistics, and no gradient.
+LEAST_SAMPLES = 3
+
 #: Weight of KL(restored || clear) and of KL(clear || restored) in each kind of divergence that has a row form.
 KINDS = {"kl": (1.0, 0.0), "reverse_kl": (0.0, 1.0), "js": (0.5, 0.5)}
 

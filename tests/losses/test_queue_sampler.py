@@ -246,8 +246,8 @@ def test_features_that_are_not_finite_do_not_spoil_the_queue():
 
 
 def test_exceptions():
-    for size in (1, 0, 2.5, True, "8"):
-        with pytest.raises(OptionError, match=r"QueueSampler\.size: expected an integer of at least 2"):
+    for size in (2, 0, 2.5, True, "8"):
+        with pytest.raises(OptionError, match=r"QueueSampler\.size: expected an integer of at least 3"):
             QueueSampler(size)
     queue = QueueSampler(4)
     queue(*pair(3, 5))

@@ -135,7 +135,7 @@ def test_drawn_positions_are_the_same_of_both_images():
         ({"size": 0}, r"PatchSampler\.size: expected a positive integer, got 0"),
         ({"stride": 2.0}, r"PatchSampler\.stride: expected a positive integer, got 2\.0"),
         ({"max_patches": 0}, "PatchSampler: expected at least 1 samples of an image"),
-        ({"max_patches": 1, "scope": "image"}, "PatchSampler: expected at least 2 samples of an image"),
+        ({"max_patches": 2, "scope": "image"}, "PatchSampler: expected at least 3 samples of an image"),
         ({"max_patches_per_chunk": 0}, r"PatchSampler\.max_patches_per_chunk: expected a positive integer, got 0"),
         ({"scope": "images"}, r"PatchSampler\.scope: 'images' is unknown; did you mean 'image'\?"),
         ({"mode": "crops"}, r"PatchSampler\.mode: 'crops' is unknown; did you mean 'crop'\?"),
@@ -223,11 +223,11 @@ def test_exceptions():
     restored, clear = images()
     with pytest.raises(ShapeError, match="windows of 224x224 do not fit into images of 11x14"):
         PatchSampler()(Pixels(), restored, clear)
-    with pytest.raises(ShapeError, match="an image of 11x14 has a single window of size 11"):
-        PatchSampler(size=11, stride=5, scope="image")(Pixels(), restored, clear)
+    with pytest.raises(ShapeError, match="at least 3, and an image of 11x14 has 2 of size 11, stride 3"):
+        PatchSampler(size=11, stride=3, scope="image")(Pixels(), restored, clear)
     with pytest.raises(OptionError, match="Flatten gives no feature map"):
         SpatialSampler()(nn.Flatten(), restored, clear)
-    with pytest.raises(ShapeError, match="a single position"):
-        SpatialSampler(scope="image")(Pixels(), restored[..., :1, :1], clear[..., :1, :1])
+    with pytest.raises(ShapeError, match="at least 3, and its feature map is 1x2"):
+        SpatialSampler(scope="image")(Pixels(), restored[..., :1, :2], clear[..., :1, :2])
     with pytest.raises(OptionError, match=r"SpatialSampler\.scope"):
         SpatialSampler(scope="all")

@@ -134,7 +134,9 @@ def test_a_loss_that_is_not_finite_skips_the_step_and_is_named(caplog):
 def test_too_many_in_a_row_stop_the_run():
     model = model_of(noise_opt={"type": "MeanOf", "bad_at": 1, "bad_for": 9}, max_nonfinite_steps=3)
     assert [model.train_step([batch()], n) for n in (1, 2)] == [False, False]
-    with pytest.raises(TrainingError, match=r"3 losses in a row were not finite.*in: noise; lower the learning rate"):
+    with pytest.raises(
+        TrainingError, match=r"3 steps in a row .*loss not finite in noise on a, b; lower the learning rate"
+    ):
         model.train_step([batch()], 3)
 
 
