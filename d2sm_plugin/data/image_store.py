@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from d2sm_plugin.data.decoding import decode_label, decode_rgb
 from d2sm_plugin.data.lmdb_store import META_FILE, LmdbReader, read_meta_info
+from d2sm_plugin.data.picture_head import TYPES, UNREAD_TYPES, read_picture_bytes
 from d2sm_plugin.errors import DataError, suggest
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+_LOGGER = "basicsr"  # where a run logs, to the terminal and to its file
 _MANY_KEYS = 200  # beyond this, looking for the nearest key in a message is not worth its length
 
 
@@ -61,10 +63,10 @@ class ImageStore(ABC):
         return decode_rgb(self.read_bytes(key), self.describe(key))
 
     def read_label(self, key: str) -> NDArray[np.uint8]:
-        """Return the label map ``key``: uint8 (H, W), values untouched (train ids, 255 = ignore).
+        """Return the label map ``key``: uint8 (H, W), values as stored (train ids, 255 = ignore).
 
         Raises:
-            DataError: when there is no such key, it does not decode, or it has more than one channel of 8 bits.
+            DataError: when there is no such key, it does not decode, or its values are no ids.
         """
         return decode_label(self.read_bytes(key), self.describe(key))
 
@@ -81,8 +83,11 @@ class ImageStore(ABC):
 class FolderStore(ImageStore):
     """The images below a folder, searched recursively.
 
+    Pictures of types that are not read are passed over, and a warning counts them.
+
     Raises:
-        DataError: when the folder is missing, holds no image, or two files differ only in their extension.
+        DataError: when the folder is missing, holds no image, two files differ only in their extension, or a name is
+            that of a pipe, a device or a link that leads nowhere.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -90,7 +95,7 @@ class FolderStore(ImageStore):
         if not os.path.isdir(self.root):
             raise DataError(f"{self.root}: no such folder; give a folder of images or an LMDB (NAME.lmdb)")
         self._files: dict[str, str] = {}
-        for file in _image_files(self.root):
+        for file in picture_files(self.root):
             key = _key_of(file, self.root)
             if key in self._files:
                 raise DataError(
@@ -99,17 +104,12 @@ class FolderStore(ImageStore):
                 )
             self._files[key] = file
         if not self._files:
-            raise DataError(f"{self.root}: it holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            raise DataError(f"{self.root}: it holds no image ({', '.join(sorted(TYPES))})")
         self._set_keys(list(self._files))
 
     def read_bytes(self, key: str) -> bytes:
         """Return the bytes of the file."""
-        path = self.path(key)
-        try:
-            with open(path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        return read_picture_bytes(self.path(key))
 
     def path(self, key: str) -> str:
         """Return the path of the file."""
@@ -164,8 +164,8 @@ def open_images(path: str | Path) -> ImageStore:
     """Open a folder of images or an LMDB.
 
     Args:
-        path: a folder (searched recursively for png, jpg, jpeg, bmp, tif, tiff), or an LMDB: a folder whose name ends
-            with ``.lmdb`` or that holds ``data.mdb``.
+        path: a folder (searched recursively for the endings in :data:`d2sm_plugin.data.picture_head.TYPES`), or an
+            LMDB: a folder whose name ends with ``.lmdb`` or that holds ``data.mdb``.
 
     Raises:
         DataError: when it is missing, empty or damaged; the message names it.
@@ -207,19 +207,49 @@ def _key_of(file: str, root: str) -> str:
     return key
 
 
-def _image_files(root: str) -> list[str]:
-    """Paths of the images below ``root``, relative to it, in an order that no file system decides."""
-    found, visited = [], set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
+def picture_files(root: str | Path, files_only: bool = True) -> list[str]:
+    """Return the pictures below a folder, relative to it, in an order that no file system decides.
+
+    Hidden files and folders and LMDBs are passed over; of pictures whose type is not read, a warning gives the number.
+
+    Args:
+        root: the folder.
+        files_only: raise at a name with a picture's ending that is no file; else it is listed, and reading it fails.
+
+    Raises:
+        DataError: when a folder cannot be read, or a name with a picture's ending is no file.
+    """
+    found: list[str] = []
+    unread: dict[str, int] = {}
+    visited: set[str] = set()
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        real = os.path.realpath(os.path.join(root, folder))
         if real in visited:  # links that lead in a circle
-            subfolders.clear()
             continue
         visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and not name.endswith(".lmdb"))
-        found += [
-            os.path.relpath(os.path.join(folder, name), root)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-        ]
+        for entry in _entries(os.path.join(root, folder)):
+            name = os.path.join(folder, entry.name)
+            ending = os.path.splitext(entry.name)[1].lower()
+            if entry.is_dir():
+                if not entry.name.endswith(".lmdb"):
+                    folders.append(name)
+            elif ending in UNREAD_TYPES:
+                unread[ending] = unread.get(ending, 0) + 1
+            elif ending in TYPES:
+                if files_only and not entry.is_file():
+                    raise DataError(f"{entry.path}: it is a pipe, a device or a link that leads nowhere; remove it")
+                found.append(name)
+    if unread:
+        endings = ", ".join(f"{count} {ending}" for ending, count in sorted(unread.items()))
+        logging.getLogger(_LOGGER).warning(f"{root}: passed over, as these types are not read: {endings}")
     return sorted(found)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error

@@ -13,9 +13,11 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from tqdm import tqdm
 
+from d2sm_plugin.data.image_store import picture_files
+from d2sm_plugin.data.picture_head import MAX_PIXELS, TYPES
 from d2sm_plugin.errors import D2SMError, DataError, OptionError
 from d2sm_plugin.inference.noise_level import ESTIMATE, parse_noise_level
-from d2sm_plugin.inference.picture_files import FORMATS, read_picture, write_picture
+from d2sm_plugin.inference.picture_files import read_picture, write_picture
 from d2sm_plugin.inference.restorer import PictureRestorer
 from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.registry import build
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.tile_overlap,
         arguments.amp,
     )
-    failures = restore_all(restorer, targets, stop=arguments.stop)
+    failures = restore_all(restorer, targets, arguments.stop, arguments.max_megapixels * 10**6)
     tqdm.write(f"{len(targets) - len(failures)} of {len(targets)} pictures restored into {out}")
     for failure in failures:
         tqdm.write(f"left out: {failure}", file=sys.stderr)
@@ -89,16 +91,19 @@ def plan_targets(source: Path, out: Path, ending: str = "same", existing: str = 
     return _without_existing(targets, existing)
 
 
-def restore_all(restorer: PictureRestorer, targets: dict[Path, Path], stop: bool = False) -> list[str]:
+def restore_all(
+    restorer: PictureRestorer, targets: dict[Path, Path], stop: bool = False, max_pixels: int = MAX_PIXELS
+) -> list[str]:
     """Restore pictures one after the other, with a progress bar.
 
-    A picture that cannot be read, restored or written does not keep the others from being restored. Estimated noise
-    levels are printed.
+    A picture that cannot be read, restored or written, whatever the reason, does not keep the others from being
+    restored. Estimated noise levels are printed.
 
     Args:
         restorer: does the work.
         targets: picture -> result.
         stop: raise at the first picture that fails instead.
+        max_pixels: the largest picture that is read.
 
     Returns:
         One message for each picture that failed; each names the file.
@@ -111,18 +116,24 @@ def restore_all(restorer: PictureRestorer, targets: dict[Path, Path], stop: bool
         for source, target in bar:
             bar.set_postfix_str(source.name)
             try:
-                picture = read_picture(source)
+                picture = read_picture(source, max_pixels, "cut it, or raise --max-megapixels if you trust it")
                 level = restorer.noise_level(picture)
                 write_picture(target, restorer.restore(picture, level))
-            except D2SMError as error:
-                message = str(error) if str(source) in str(error) else f"{source}: {error}"
+            except Exception as error:  # a network may raise anything
+                message = _failure(source, target, error)
                 if stop:
-                    raise type(error)(message) from error
+                    raise DataError(message) from error
                 failures.append(message)
                 continue
             if restorer.sigma == ESTIMATE:
                 tqdm.write(f"{source}: noise level {level:.1f}")
     return failures
+
+
+def _failure(source: Path, target: Path, error: Exception) -> str:
+    """One line that names the picture, and for what is none of our errors its class."""
+    text = str(error) if isinstance(error, D2SMError) else f"{type(error).__name__}: {error}"
+    return text if str(source) in text or str(target) in text else f"{source}: {' '.join(text.split())}"
 
 
 def build_network(arguments: argparse.Namespace) -> nn.Module:
@@ -148,20 +159,14 @@ def build_network(arguments: argparse.Namespace) -> nn.Module:
 
 def _find_pictures(source: Path) -> list[Path]:
     if source.is_file():
-        if source.suffix.lower() not in FORMATS:
-            raise DataError(f"{source}: not among the file types that are read: {', '.join(FORMATS)}")
+        if source.suffix.lower() not in TYPES:
+            raise DataError(f"{source}: not among the file types that are read: {', '.join(TYPES)}")
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder")
-    pictures = [
-        path
-        for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in FORMATS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-    ]
+    pictures = [source / name for name in picture_files(source, files_only=False)]
     if not pictures:
-        raise DataError(f"{source}: no pictures in it ({', '.join(FORMATS)})")
+        raise DataError(f"{source}: no pictures in it ({', '.join(TYPES)})")
     return pictures
 
 
@@ -231,6 +236,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=("same", "png"), default="same", help="file type of the results")
     parser.add_argument(
         "--existing", choices=("error", "skip", "overwrite"), default="error", help="what to do about existing results"
+    )
+    parser.add_argument(
+        "--max-megapixels",
+        type=_at_least(1),
+        default=MAX_PIXELS // 10**6,
+        metavar="N",
+        help="leave out larger pictures, as files made to fill the memory have (default: %(default)s)",
     )
     parser.add_argument("--stop", action="store_true", help="stop at the first picture that fails")
     return parser

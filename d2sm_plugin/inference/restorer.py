@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.interface import network_inputs
@@ -22,7 +23,8 @@ class PictureRestorer:
     """Restores pictures, one by one.
 
     Grey pictures go through a colour network as three equal channels, of which the mean is kept; colour pictures go
-    through a grey network channel by channel. Transparency is passed on as it is, resized where the network enlarges.
+    through a grey network channel by channel. Transparency is passed on as it is, resized where the network enlarges;
+    colours that it hides do not show in the result.
 
     Attributes:
         network: on the device that does the work. Channels are taken from its ``num_in_ch``, 3 where it has none.
@@ -65,11 +67,15 @@ class PictureRestorer:
         if self.sigma is None:
             return None
         if self.sigma == ESTIMATE:
-            return min(255.0, 255 * estimate_noise_level(picture.pixels.astype(np.float32) / picture.white))
+            visible = _with_visible_colours(picture).astype(np.float32)
+            return min(255.0, 255 * estimate_noise_level(visible / picture.white))
         return float(self.sigma)
 
     def restore(self, picture: Picture, level: float | None) -> Picture:
         """Return the restored picture, of the same kind as the given one (grey or colour, depth, transparency).
+
+        With tiles, only a tile is ever held as floats; a large picture takes the memory of its own pixels and of the
+        result's.
 
         Args:
             picture: to be restored.
@@ -77,35 +83,50 @@ class PictureRestorer:
 
         Raises:
             DataError: when the network returns values that are no numbers, or memory runs out.
+            ShapeError: when the network fails on pictures of this size.
         """
-        lq = self._to_images(picture.pixels.astype(np.float32) / picture.white)
-        batch = {"lq": lq.to(self.device)}
+        grey, white = picture.pixels.shape[-1] == 1, picture.white
+        images = self._to_images(_with_visible_colours(picture))
+        batch = {"lq": images}
         if level is not None:
-            batch["sigma"] = lq.new_full((len(lq), 1, 1, 1), level / 255).to(self.device)
+            batch["sigma"] = torch.full((len(images), 1, 1, 1), level / 255, device=self.device)
+
+        def to_network(pixels: Tensor) -> Tensor:
+            return pixels.to(self.device).float().div(white)
+
+        def to_pixels(restored: Tensor) -> Tensor:
+            if not restored.isfinite().all():
+                raise DataError(f"{type(self.network).__name__} returned values that are no numbers; is it trained?")
+            if grey:
+                restored = restored.mean(dim=1, keepdim=True)
+            # In double precision: 65535 steps are close to what single precision resolves.
+            return restored.cpu().double().clamp(0, 1).mul(white).round().to(images.dtype)
+
         try:
-            restored = restore_batch(self.network, batch, self.tile, self.tile_overlap, self.amp).cpu()
-        except torch.cuda.OutOfMemoryError as error:
-            raise DataError(
-                f"the device's memory does not suffice for {tuple(lq.shape)}; give a smaller --tile"
-            ) from error
-        if not restored.isfinite().all():
-            raise DataError(f"{type(self.network).__name__} returned values that are no numbers; is it well trained?")
-        pixels = self._to_pixels(restored, grey=picture.pixels.shape[-1] == 1)
-        # In double precision: 65535 steps are close to what single precision resolves.
-        values = np.rint(pixels.astype(np.float64).clip(0, 1) * picture.white).astype(picture.pixels.dtype)
-        return Picture(values, _resized(picture.alpha, values.shape[:2]), picture.profile)
-
-    def _to_images(self, pixels: NDArray[np.float32]) -> Tensor:
-        planes = torch.from_numpy(pixels).permute(2, 0, 1)
-        if self.channels == 1:
-            return planes[:, None].contiguous()  # every channel an image of its own
-        return planes.expand(self.channels, -1, -1)[None].contiguous()
-
-    def _to_pixels(self, restored: Tensor, grey: bool) -> NDArray[np.float32]:
+            restored = restore_batch(
+                self.network, batch, self.tile, self.tile_overlap, self.amp, before=to_network, after=to_pixels
+            )
+        except torch.OutOfMemoryError as error:
+            size = "x".join(map(str, picture.pixels.shape[:2]))
+            raise DataError(f"the device's memory does not suffice for {size} pixels; give a smaller --tile") from error
         planes = restored[:, 0] if self.channels == 1 else restored[0]
-        if grey:
-            planes = planes.mean(dim=0, keepdim=True)
-        return planes.permute(1, 2, 0).numpy()
+        pixels = planes.permute(1, 2, 0).contiguous().numpy().astype(picture.pixels.dtype, copy=False)
+        return Picture(pixels, _resized(picture.alpha, pixels.shape[:2]), picture.profile)
+
+    def _to_images(self, pixels: NDArray) -> Tensor:
+        deep = pixels.dtype == np.uint16  # of which torch knows little
+        planes = torch.from_numpy(pixels.astype(np.int32) if deep else pixels).permute(2, 0, 1)
+        if self.channels == 1:
+            return planes[:, None]  # every channel an image of its own
+        return planes.expand(self.channels, -1, -1)[None]
+
+
+def _with_visible_colours(picture: Picture) -> NDArray:
+    """Pixels with the nearest visible colour in place of what nobody sees, which would else bleed into the edges."""
+    if picture.alpha is None or picture.alpha.all() or not picture.alpha.any():
+        return picture.pixels
+    rows, columns = distance_transform_edt(picture.alpha == 0, return_distances=False, return_indices=True)
+    return picture.pixels[rows, columns]
 
 
 def _resized(alpha: NDArray | None, size: tuple[int, int]) -> NDArray | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +13,7 @@ from d2sm_plugin.errors import DataError, OptionError, ShapeError
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.gather import mean_over_processes, world_size
 from d2sm_plugin.registry import LOSS_REGISTRY, register
+from d2sm_plugin.seg.label_values import AS_STORED
 from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor, choose_classes
 
 
@@ -26,7 +28,8 @@ class SegmentationLoss(FrozenNetworkObjective):
 
     The loss is the mean over all labelled pixels of the batch, 0 where there is none. Where several processes train, it
     is that of their joint batch: each computes its share, and the mean of the shares is the loss. Pixels whose label
-    does not count (255; for CamVid 11 too) have no part in it. The dataset gives labels with ``dataroot_label``.
+    does not count (255; for CamVid 11 too) have no part in it. The dataset gives labels with ``dataroot_label``. Where
+    the config renumbers stored values (``reduce_zero_label``), so does the loss.
 
     Where the same network then measures the semantic accuracy, the objective has been trained on its own judge.
 
@@ -58,6 +61,8 @@ class SegmentationLoss(FrozenNetworkObjective):
         self.network: Segmentor
         self.classes = choose_classes(classes, segmentor, str(checkpoint))
         self.loss_weight = loss_weight
+        values = torch.from_numpy(segmentor.label_values.astype("int64"))
+        self._label_values = None if np.array_equal(segmentor.label_values, AS_STORED) else values
         self._values_checked = False
 
     def forward(self, restored: Tensor, label: Tensor) -> Tensor:
@@ -65,7 +70,7 @@ class SegmentationLoss(FrozenNetworkObjective):
 
         Args:
             restored: images (B, 3, H, W), RGB in [0, 1].
-            label: class of every pixel (B, H, W), integers.
+            label: class of every pixel (B, H, W), integers, as stored in label maps.
 
         Raises:
             ShapeError: when the shapes do not fit.
@@ -78,6 +83,7 @@ class SegmentationLoss(FrozenNetworkObjective):
                 f"SegmentationLoss: expected labels (B, H, W) of restored images (B, 3, H, W), got "
                 f"{tuple(label.shape)} and {tuple(restored.shape)}"
             )
+        label = self._renumbered(label)
         counts = torch.ones_like(label, dtype=torch.bool)
         for value in self.classes.ignore:
             counts &= label != value
@@ -95,6 +101,15 @@ class SegmentationLoss(FrozenNetworkObjective):
         total = torch.where(counts, each, 0.0).sum()
         labelled = mean_over_processes(counts.sum())
         return self.loss_weight * total / labelled.clamp_min(1 / world_size())
+
+    def _renumbered(self, label: Tensor) -> Tensor:
+        """Labels as they count; values that no label map can hold stay, for the check of values."""
+        if self._label_values is None:
+            return label
+        self._label_values = self._label_values.to(label.device)
+        stored = label.long()
+        inside = (stored >= 0) & (stored < len(self._label_values))
+        return torch.where(inside, self._label_values[stored.where(inside, 0)], stored)
 
     def extra_repr(self) -> str:
         """Name what is no child module."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from d2sm_plugin.archs.interface import gather_inputs, named_outputs
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.models.any_size import forward_any_size
 from d2sm_plugin.models.tiles import tiled_forward
 
 #: Context on each inner side of a tile, in pixels, for networks that do not declare ``receptive_radius``.
@@ -52,8 +53,12 @@ def restore_batch(
     tile: int | None = None,
     tile_overlap: int | None = None,
     amp: str | None = None,
+    before: Callable[[Tensor], Tensor] | None = None,
+    after: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Restore the images of a batch, in evaluation mode and without gradients.
+
+    Sizes that the network does not take are padded and cropped back, see :mod:`d2sm_plugin.models.any_size`.
 
     Args:
         network: any network that follows :mod:`d2sm_plugin.archs.interface`. Its mode (train or eval) is put back
@@ -64,12 +69,16 @@ def restore_batch(
         tile_overlap: context on each inner side of a tile, in pixels; None for the radius of the receptive field that
             the network declares as ``receptive_radius`` (then tiles change nothing), or else 64.
         amp: ``"bf16"`` or ``"fp16"`` to run under autocast; None for full precision.
+        before: applied to each tile of the first entry that the network takes; it makes of pixels in a smaller type, or
+            elsewhere, what the network takes, so that of a large image there need not be a copy.
+        after: applied to each restored tile, likewise.
 
     Returns:
-        Restored images (B, C, s*H, s*W), not clamped; float32, or float64 from a network in float64.
+        Restored images (B, C, s*H, s*W), not clamped; float32, or float64 from a network in float64, or what ``after``
+        makes of them.
 
     Raises:
-        ShapeError: when the batch lacks an entry, or its sizes do not fit the network.
+        ShapeError: when the batch lacks an entry, or the network fails on images of these sizes.
         OptionError: for an unknown ``amp``, or a tile that is not larger than twice the overlap.
     """
     inputs = gather_inputs(network, batch)
@@ -81,5 +90,9 @@ def restore_batch(
             restored = named_outputs(network(*tensors))["restored"]
         return restored if restored.dtype == torch.float64 else restored.float()
 
+    def on_tile(image: Tensor, *others: Tensor) -> Tensor:
+        restored = forward_any_size(network, forward, (image if before is None else before(image), *others))
+        return restored if after is None else after(restored)
+
     with evaluating(network), torch.inference_mode():
-        return tiled_forward(forward, inputs, tile, overlap, multiple)
+        return tiled_forward(on_tile, inputs, tile, overlap, multiple)

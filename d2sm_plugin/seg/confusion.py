@@ -87,6 +87,11 @@ class ConfusionMatrix:
             )
         self.counts += table[:classes]
 
+    def only_class(self) -> int | None:
+        """Return the class of all labelled pixels, None where there are several classes or no labels."""
+        labelled = self.counts.sum(1).nonzero().flatten().tolist()
+        return labelled[0] if len(labelled) == 1 else None
+
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix of the same classes."""
         self.counts += other.counts.to(self.counts.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import DataError, OptionError, suggest
 from d2sm_plugin.seg.confusion import ConfusionMatrix
+from d2sm_plugin.seg.label_values import AS_STORED, describe
 from d2sm_plugin.seg.overlay import overlay
 from d2sm_plugin.seg.preprocess import to_levels
 from d2sm_plugin.seg.segmentor import build_segmentor, choose_classes
@@ -55,14 +57,17 @@ def read_segmentation_options(block: Mapping[str, Any]) -> SegmentationOptions:
         raise OptionError(f"{path}: {first['msg']}, got {first['input']!r}") from None
 
 
-def read_label_for(labels: ImageStore, key: str, size: Sequence[int], what: str) -> Tensor:
-    """Return the label map of an image.
+def read_label_for(
+    labels: ImageStore, key: str, size: Sequence[int], what: str, values: NDArray[np.uint8] = AS_STORED
+) -> Tensor:
+    """Return the label map of an image as it counts.
 
     Args:
         labels: where label maps are.
         key: of the image.
         size: (height, width) of the image.
         what: names the image in the message.
+        values: the class that counts for each stored value, see :mod:`d2sm_plugin.seg.label_values`.
 
     Returns:
         (H, W) uint8.
@@ -78,7 +83,18 @@ def read_label_for(labels: ImageStore, key: str, size: Sequence[int], what: str)
             f"{labels.describe(key)}: the label is {label.shape[1]}x{label.shape[0]}, but {what} is "
             f"{size[1]}x{size[0]}; labels and images must have one size"
         )
-    return torch.from_numpy(label)
+    return torch.from_numpy(values[label])
+
+
+def single_class_remark(matrix: ConfusionMatrix, classes: ClassSet, labels: ImageStore) -> str | None:
+    """Return a warning where all labelled pixels of a set are of one class, so that its scores say little."""
+    only = matrix.only_class()
+    if only is None:
+        return None
+    return (
+        f"{labels.root}: all pixels that count are of the class '{classes.names[only]}'; so it is with masks stored as "
+        f"0 and 255, because 255 does not count: store classes as 0, 1, ..."
+    )
 
 
 class SegmentationScorer:
@@ -111,6 +127,9 @@ class SegmentationScorer:
         )
         self.classes = choose_classes(self.options.classes, self.segmentor, self.options.checkpoint)
         self.matrix = ConfusionMatrix(len(self.classes), self.classes.ignore, device)
+        self._log = logging.getLogger("basicsr")
+        if (renumbered := describe(self.segmentor.label_values)) is not None:
+            self._log.info(f"{WHERE}: {renumbered}")
         self.start()
 
     def start(self) -> None:
@@ -138,7 +157,8 @@ class SegmentationScorer:
             if key in self._seen:
                 raise DataError(f"{WHERE}: the image '{key}' came twice; names must be unique over the set")
             self._seen.add(key)
-            label = read_label_for(self.labels, key, image.shape[-2:], "the restored image")
+            values = self.segmentor.label_values
+            label = read_label_for(self.labels, key, image.shape[-2:], "the restored image", values)
             if self._pending and self._pending[0][1].shape != image.shape:
                 self._flush()
             self._pending.append((key, image, label))
@@ -169,6 +189,8 @@ class SegmentationScorer:
         self._flush()
         self._latest = {}
         self.matrix.all_reduce()
+        if (remark := single_class_remark(self.matrix, self.classes, self.labels)) is not None:
+            self._log.warning(remark)
         scores = self.matrix.scores(self.classes.names)
         by_class = {f"IoU/{name}": value for name, value in scores.iou.items()}
         return {"mIoU": scores.miou, "aAcc": scores.aacc, "mAcc": scores.macc, **by_class}

@@ -6,13 +6,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.seg.checkpoint import SegCheckpoint, load_into, read_seg_checkpoint
 from d2sm_plugin.seg.classes import ClassSet, check_classes_fit, class_set_of_checkpoint, load_class_set
+from d2sm_plugin.seg.label_values import AS_STORED, label_values
 from d2sm_plugin.seg.openmmlab import read_config, require_mmseg, untouched_rng
 from d2sm_plugin.seg.preprocess import Padding, Preprocessor, TestResize, to_levels
 
@@ -31,6 +34,7 @@ class Segmentor(nn.Module):
         amp: run the network in bfloat16 autocast.
         channels_last: keep the network's tensors in channels-last layout, which is faster.
         test_resize: geometry of the config's test pipeline, for :meth:`predict` only; None leaves images at their size.
+        label_values: (256,) uint8, the class that counts for each value stored in label maps.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Segmentor(nn.Module):
         amp: bool = False,
         channels_last: bool = True,
         test_resize: TestResize | None = None,
+        label_values: NDArray[np.uint8] = AS_STORED,
     ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
@@ -52,6 +57,7 @@ class Segmentor(nn.Module):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.layout)
         self.test_resize = test_resize
+        self.label_values = label_values
         super().train(False)
         classifier = getattr(final_head(network), "conv_seg", None)
         if isinstance(classifier, nn.Module):  # under autocast, logits are resized in float32
@@ -180,6 +186,7 @@ def build_segmentor(
         amp=amp,
         channels_last=channels_last,
         test_resize=resize,
+        label_values=label_values(loaded),
     )
     return segmentor.to(device)
 

@@ -66,11 +66,9 @@ def test_labels_keep_their_values(tmp_path):
     assert np.array_equal(open_images(tmp_path).read_label("a"), label)
 
 
-@pytest.mark.parametrize("kind", ["colour", "deep"])
-def test_labels_of_another_kind(tmp_path, kind):
-    pixels = picture(0) if kind == "colour" else np.zeros((4, 4), np.uint16)
-    cv2.imwrite(str(tmp_path / "a.png"), pixels)
-    with pytest.raises(DataError, match=r"a.png: a label map has one channel of 8 bits"):
+def test_labels_of_another_kind(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), picture(0))
+    with pytest.raises(DataError, match=r"a.png: a label map has one channel"):
         open_images(tmp_path).read_label("a")
 
 
@@ -83,9 +81,12 @@ def _encoded(suffix):
 def test_damaged_images(suffix, part):
     data = _encoded(suffix)
     cut = {"head": data[:3], "half": data[: len(data) // 2], "tail": data[:-30]}[part]
-    for decode in (decode_rgb, decode_label):
+    with pytest.raises(DataError, match=r"some/file: it does not decode as an image \(\d+ bytes\)"):
+        decode_rgb(cut, "some/file")
+    if suffix != ".jpg":  # no label map at all
+        label = cv2.imencode(suffix, picture(0, (120, 160))[..., 0])[1].tobytes()
         with pytest.raises(DataError, match=r"some/file: it does not decode as an image \(\d+ bytes\)"):
-            decode(cut, "some/file")
+            decode_label(label[: {"head": 3, "half": len(label) // 2, "tail": -30}[part]], "some/file")
 
 
 def test_empty_file(tmp_path):

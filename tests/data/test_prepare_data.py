@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from data_samples import contents, image_folder, picture, write_png
+from PIL import Image
 
 from d2sm_plugin.data.image_store import open_images
 from d2sm_plugin.data.prepare.pictures import Windows
@@ -50,6 +52,30 @@ def test_deep_and_alpha_png_become_eight_bit_rgb(tmp_path):
     for key, data in contents(tmp_path / "x.lmdb").items():
         array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         assert array.dtype == np.uint8 and array.shape == (40, 56, 3), key
+
+
+def test_phone_pictures_are_stored_as_they_are_shown(tmp_path):
+    """Turned pictures, films behind the end marker, and types that BasicSR's readers may lack."""
+    (tmp_path / "src").mkdir()
+    picture_file = Image.fromarray(picture(3, (24, 40)))
+    plain = io.BytesIO()
+    picture_file.save(plain, "JPEG")
+    (tmp_path / "src/film.jpg").write_bytes(plain.getvalue() + b"\0film\xff\xda\xff")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture_file.save(tmp_path / "src/turned.jpg", exif=exif)
+    picture_file.save(tmp_path / "src/web.webp", lossless=True)
+    picture_file.save(tmp_path / "src/old.jfif", "JPEG")
+    picture_file.convert("CMYK").save(tmp_path / "src/print.jpg")
+    prepare("folder", "--src", tmp_path / "src", "--out", tmp_path, "--name", "x", "--verify", "all")
+    stored, source = contents(tmp_path / "x.lmdb"), open_images(tmp_path / "src")
+    assert sorted(stored) == ["film", "old", "print", "turned", "web"]
+    assert stored["film"] == plain.getvalue() == stored["old"]
+    for key, data in stored.items():  # as BasicSR reads them, whether its OpenCV turns pictures or not
+        for flag in (cv2.IMREAD_COLOR, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)[..., ::-1]
+            assert np.array_equal(pixels, source.read_rgb(key)), key
+    assert open_images(tmp_path / "x.lmdb").size("turned") == (40, 24)
 
 
 def test_folder_cut_into_windows(tmp_path):

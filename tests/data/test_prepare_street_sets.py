@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from data_samples import contents, image_folder, label_folder, label_of, picture, write_png
+from PIL import Image
 
 from d2sm_plugin.data.image_store import open_images
 from d2sm_plugin.data.noisy_image_dataset import NoisyImageDataset
@@ -15,6 +16,8 @@ from d2sm_plugin.data.prepare.cityscapes import TRAIN_IDS
 from d2sm_plugin.data.prepare.prepare_data import main
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.scenes.street_scenes import TRAIN_SEEDS, render_scene
+
+PARTS = {"gt": "images", "label": "labels"}
 
 
 def prepare(*arguments) -> None:
@@ -168,3 +171,37 @@ def test_demo_goes_on_where_one_of_its_two_lmdbs_is_whole(tmp_path):
     prepare(*arguments, "--out", tmp_path / "b")
     for name in ("train_images.lmdb", "train_labels.lmdb"):
         assert contents(tmp_path / "a" / name) == contents(tmp_path / "b" / name)
+
+
+@pytest.mark.parametrize("label", ["as shown", "as stored, turned like its image"])
+def test_turned_photographs_and_their_labels(tmp_path, label):
+    """An image that asks to be turned, with a label of its shown size, or one that is turned alike."""
+    source = tmp_path / "camvid"
+    for folder in ("images", "labels"):
+        (source / "train" / folder).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(0, (24, 40))).save(source / "train/images/a.jpg", exif=exif, quality=95)
+    stored = label_of(picture(0, (24, 40)), 11)
+    shown = np.rot90(stored, -1)
+    if label == "as shown":
+        write_png(source / "train/labels/a.png", np.ascontiguousarray(shown))
+    else:
+        Image.fromarray(stored).save(source / "train/labels/a.png", exif=exif)
+    prepare("camvid", "--src", source, "--out", tmp_path / "out")
+    roots = {f"dataroot_{what}": str(tmp_path / f"out/train_{name}.lmdb") for what, name in PARTS.items()}
+    item = NoisyImageDataset(roots | {"phase": "val", "sigma": 25, "num_classes": 11})[0]
+    assert item["gt"].shape == (3, 40, 24)
+    assert np.array_equal(item["label"], shown)
+
+
+def test_turned_photograph_with_a_label_of_the_stored_size(tmp_path):
+    source = tmp_path / "camvid"
+    for folder in ("images", "labels"):
+        (source / "train" / folder).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(picture(0, (24, 40))).save(source / "train/images/a.jpg", exif=exif)
+    write_png(source / "train/labels/a.png", label_of(picture(0, (24, 40)), 11))
+    with pytest.raises(DataError, match=r"a.png: the label map is 40x24 .*a.jpg 24x40; they must be equal"):
+        prepare("camvid", "--src", source, "--out", tmp_path / "out")

@@ -14,6 +14,7 @@ from d2sm_plugin.data.decoding import decode_rgb, encode_png
 from d2sm_plugin.data.face_scaling import REDUCTIONS, reduce_face
 from d2sm_plugin.data.image_store import FolderStore
 from d2sm_plugin.data.lmdb_progress import Record
+from d2sm_plugin.data.picture_head import read_picture_bytes
 from d2sm_plugin.data.prepare.arguments import add_source, positive, source_folder
 from d2sm_plugin.data.prepare.face_crop import FaceArea, square_around_landmarks, square_of_box, whole_box
 from d2sm_plugin.data.prepare.face_labels import FaceLabel, add_boxes, add_splits, read_labels
@@ -180,11 +181,7 @@ def _face_job(
     key: str, file: Path, area: FaceArea, size: int | None, scale: int, reduction: str, level: int
 ) -> RecordJob:
     def make() -> list[Record]:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-        face = area.cut(decode_rgb(data, str(file)), size)
+        face = area.cut(decode_rgb(read_picture_bytes(file), str(file)), size)
         face = reduce_face(face, scale, reduction) if scale > 1 else face
         return [Record(key, encode_png(np.ascontiguousarray(face), level), face.shape, ".png", level)]
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from d2sm_plugin.data.image_store import FolderStore
+from d2sm_plugin.data.picture_head import TYPES
 from d2sm_plugin.data.prepare.arguments import add_source, add_windows, read_windows, source_folder
 from d2sm_plugin.data.prepare.jobs import Settings, write_lmdb
 from d2sm_plugin.data.prepare.pictures import image_job
@@ -20,7 +21,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         description="Turn a folder of images (searched recursively) into one LMDB. Keys are the paths below the "
         "folder, without extension. PNG and JPEG files that are not cut keep their bytes.",
     )
-    add_source(parser, "folder of png, jpg, jpeg, bmp, tif or tiff files")
+    add_source(parser, f"folder of pictures ({', '.join(sorted(ending[1:] for ending in TYPES))})")
     parser.add_argument("--name", metavar="NAME", help="of the LMDB (default: the name of the folder)")
     add_windows(parser, "every image")
     parser.set_defaults(run=run)

@@ -7,11 +7,11 @@ from typing import Any
 
 from d2sm_plugin.data.decoding import decode_rgb, encode_png
 from d2sm_plugin.data.lmdb_progress import Record
+from d2sm_plugin.data.picture_head import read_picture_bytes
 from d2sm_plugin.data.prepare.arguments import add_source, add_windows, positive, read_windows, source_folder
 from d2sm_plugin.data.prepare.haze_pairs import HazePair, find_splits
 from d2sm_plugin.data.prepare.jobs import RecordJob, Settings, identity_of, write_lmdb
 from d2sm_plugin.data.prepare.pictures import Windows, image_job
-from d2sm_plugin.errors import DataError
 
 
 def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -53,10 +53,7 @@ def _clear_job(pair: HazePair, level: int, windows: Windows | None) -> RecordJob
         return image_job(pair.key, pair.clear, level, windows)
 
     def make() -> list[Record]:
-        try:
-            pixels = decode_rgb(pair.clear.read_bytes(), str(pair.clear))
-        except OSError as error:
-            raise DataError(f"{pair.clear}: cannot be read ({error.strerror})") from error
+        pixels = decode_rgb(read_picture_bytes(pair.clear), str(pair.clear))
         pixels = pixels[pair.frame : -pair.frame, pair.frame : -pair.frame]
         if windows is None:
             return [Record(pair.key, encode_png(pixels, level), pixels.shape, ".png", level)]

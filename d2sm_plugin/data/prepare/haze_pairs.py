@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from d2sm_plugin.data.image_store import FolderStore
+from d2sm_plugin.data.picture_head import picture_size
 from d2sm_plugin.errors import DataError, OptionError
 
 #: I-HAZE and O-HAZE: NUMBER_indoor_hazy.jpg beside NUMBER_indoor_GT.jpg, in folders of any name.
@@ -144,7 +144,7 @@ def _pair_reside(folder: Path) -> list[HazePair]:
 
 def _fit(pair: HazePair) -> HazePair:
     """Check the sizes of a pair, and note the frame to cut off where it is SOTS'."""
-    hazy, clear = _size(pair.hazy), _size(pair.clear)
+    hazy, clear = picture_size(pair.hazy)[::-1], picture_size(pair.clear)[::-1]
     if hazy == clear:
         return pair
     if (clear[0] - hazy[0], clear[1] - hazy[1]) == (2 * _SOTS_FRAME, 2 * _SOTS_FRAME):
@@ -153,12 +153,3 @@ def _fit(pair: HazePair) -> HazePair:
         f"{pair.hazy}: the image is {hazy[0]}x{hazy[1]} (width x height), its clear one {pair.clear} "
         f"{clear[0]}x{clear[1]}; they must be equal"
     )
-
-
-def _size(file: Path) -> tuple[int, int]:
-    """Return (width, height) from the head of a file."""
-    try:
-        with Image.open(file) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{file}: it is no readable image; replace or remove it") from error

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from d2sm_plugin.data.decoding import decode_label, decode_rgb, encode_png
 from d2sm_plugin.data.lmdb_progress import Record
+from d2sm_plugin.data.picture_head import jpeg_end, open_picture, picture_size, read_picture_bytes
 from d2sm_plugin.data.prepare.jobs import RecordJob, identity_of
 from d2sm_plugin.errors import DataError
 
 IGNORE_INDEX = 255
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_DEPTH, _PNG_COLOUR = 24, 25  # where a PNG file says bits a channel and colour type
+_PNG_COLOUR = 25  # where a PNG file says its colour type
 _PNG_WITHOUT_ALPHA = (0, 2, 3)
 
 
@@ -64,15 +63,17 @@ class Windows:
 def image_job(key: str, file: str | Path, level: int, windows: Windows | None = None) -> RecordJob:
     """Return the job that stores an image file.
 
-    A PNG or JPEG file that is stored whole keeps its bytes; anything else becomes a PNG of 8 bits a channel.
+    A PNG or JPEG file that is stored whole keeps its bytes, without the films and previews that phones append;
+    anything else, and a file that asks to be turned, becomes a PNG of 8 bits a channel.
     """
 
     def make() -> list[Record]:
-        data = _read(file)
+        data = read_picture_bytes(file)
         pixels = decode_rgb(data, str(file))
-        if windows is None and _keeps_bytes(data):
-            suffix = ".png" if data.startswith(_PNG_START) else ".jpg"
-            return [Record(key, data, pixels.shape, suffix)]
+        kept = None if windows is not None else _bytes_to_keep(data, str(file))
+        if kept is not None:
+            suffix = ".png" if kept.startswith(_PNG_START) else ".jpg"
+            return [Record(key, kept, pixels.shape, suffix)]
         return _encode(key, pixels, level, windows, str(file))
 
     return RecordJob(identity_of(key, f"image level={level} {windows}", [file]), make)
@@ -93,8 +94,8 @@ def label_job(
     """
 
     def make() -> list[Record]:
-        label = decode_label(_read(file), str(file))
-        width, height = _image_size(image)
+        label = decode_label(read_picture_bytes(file), str(file))
+        height, width = picture_size(image)
         if label.shape != (height, width):
             raise DataError(
                 f"{file}: the label map is {label.shape[1]}x{label.shape[0]} (width x height), its image {image} "
@@ -168,23 +169,13 @@ def _png_record(key: str, pixels: NDArray, level: int) -> Record:
     return Record(key, encode_png(pixels, level), (*pixels.shape[:2], channels), ".png", level)
 
 
-def _keeps_bytes(data: bytes) -> bool:
-    if data.startswith(_PNG_START):
-        return data[_PNG_DEPTH] <= 8 and data[_PNG_COLOUR] in _PNG_WITHOUT_ALPHA
-    return data.startswith(b"\xff\xd8")
-
-
-def _read(file: str | Path) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-
-
-def _image_size(file: str | Path) -> tuple[int, int]:
-    """Return (width, height) from the head of a file."""
-    try:
-        with Image.open(file) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{os.fspath(file)}: it is no readable image; replace or remove it") from error
+def _bytes_to_keep(data: bytes, source: str) -> bytes | None:
+    """The picture in a file, if readers of every kind see it as we do; else None."""
+    with open_picture(data, source) as (_, head):
+        if head.orientation != 1 or head.mode == "CMYK":
+            return None
+        if head.type == "JPEG":
+            return data[: jpeg_end(data)]
+        if head.type == "PNG" and head.bits <= 8 and data[_PNG_COLOUR] in _PNG_WITHOUT_ALPHA:
+            return data
+    return None

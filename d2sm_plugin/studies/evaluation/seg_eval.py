@@ -15,6 +15,7 @@ from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.pipeline.pictures import write_png
 from d2sm_plugin.seg.classes import ClassSet
+from d2sm_plugin.seg.label_values import describe
 from d2sm_plugin.seg.overlay import overlay
 from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor, choose_classes
 from d2sm_plugin.studies.evaluation.methods import Image, Method, stored_method
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     classes = choose_classes(arguments.classes, segmentor, arguments.checkpoint)
     labels = open_images(arguments.labels)
     clean, methods = gather_methods(arguments, labels)
+    if (renumbered := describe(segmentor.label_values)) is not None:
+        tqdm.write(f"{arguments.config}: {renumbered}")
     out = Path(arguments.out) if arguments.out else None
     results = [
         _score(method, labels, classes, segmentor, clean, arguments.batch_size, out, arguments.overlays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from d2sm_plugin.data.image_store import ImageStore
 from d2sm_plugin.errors import DataError
 from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores
-from d2sm_plugin.seg.scorer import read_label_for
+from d2sm_plugin.seg.scorer import read_label_for, single_class_remark
 from d2sm_plugin.seg.segmentor import Segmentor
 from d2sm_plugin.studies.evaluation.methods import Image, Method
 
@@ -78,7 +79,7 @@ def score_method(
 
     def load(key: str) -> _Sample:
         image = method.read(key)
-        label = read_label_for(labels, key, image.shape[:2], method.describe(key))
+        label = read_label_for(labels, key, image.shape[:2], method.describe(key), segmentor.label_values)
         return _Sample(key, image, label, None if clean is None else _psnr(method, clean, key, image))
 
     matrix = ConfusionMatrix(len(classes), classes.ignore, segmentor.device)
@@ -96,6 +97,8 @@ def score_method(
                 psnr.append(sample.psnr)
             if on_image is not None:
                 on_image(sample.key, sample.image, prediction.cpu().numpy())
+    if (remark := single_class_remark(matrix, classes, labels)) is not None:
+        logging.getLogger("basicsr").warning(remark)
     return MethodScores(method.name, matrix.scores(classes.names), float(np.mean(psnr)) if psnr else None)
 
 

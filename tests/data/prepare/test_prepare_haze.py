@@ -161,7 +161,7 @@ def test_every_fault_is_named(tmp_path):
     with pytest.raises(DataError, match=r"1400_2.png: the image is 32x20 .* clear one .*1400.png 32x24"):
         prepare(source, tmp_path / "out")
     hazy.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"1400_2.png: it is no readable image"):
+    with pytest.raises(DataError, match=r"1400_2.png: it does not decode as an image"):
         prepare(source, tmp_path / "out")
     save(hazy, picture(0))
 
