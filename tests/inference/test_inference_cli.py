@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
+import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +275,104 @@ def test_faces_are_restored_by_8(tmp_path, name, arguments):
     restored = read_picture(tmp_path / "out" / "face.png").pixels
     assert restored.shape == (128, 128, 3)
     assert np.abs(restored - expected.permute(1, 2, 0).numpy()).max() <= 0.501
+
+
+def test_networks_that_want_even_sizes_restore_odd_ones_and_those_behind(tmp_path):
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    sizes = {"num_in_ch": 3, "num_out_ch": 3, "scale": 2, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}
+    torch.save(ARCH_REGISTRY.get("RRDBNet")(**sizes).state_dict(), tmp_path / "net.pth")
+    for name, shape in (("a_even", (16, 20)), ("b_odd", (15, 21)), ("c_tiny", (1, 1))):
+        write_picture(tmp_path / "in" / f"{name}.png", Picture(noise((*shape, 3))))
+    common = ["-i", tmp_path / "in", "-o", tmp_path / "out", "-c", tmp_path / "net.pth", "-n", "RRDBNet"]
+    arguments = [f"{name}={value}" for name, value in sizes.items()]
+    assert main([*map(str, common), "--network-args", *arguments, "--device", "cpu"]) == 0
+    shapes = {path.stem: read_picture(path).pixels.shape[:2] for path in (tmp_path / "out").iterdir()}
+    assert shapes == {"a_even": (32, 40), "b_odd": (30, 42), "c_tiny": (2, 2)}
+
+
+def test_whatever_fails_is_a_line_and_the_rest_goes_on(folder, run, tmp_path, capsys, monkeypatch):
+    """Errors of every origin: a network's own, a picture that its type cannot hold, memory that ran out."""
+    restore = PictureRestorer.restore
+
+    def failing(self, picture, level):
+        for size, error in (((20, 31), ZeroDivisionError("by\nzero")), ((9, 12), MemoryError())):
+            if picture.pixels.shape[:2] == size:
+                raise error
+        return restore(self, picture, level)
+
+    monkeypatch.setattr(PictureRestorer, "restore", failing)
+    assert run(folder, tmp_path / "out", "--sigma", 25) == 1
+    captured = capsys.readouterr()
+    assert "3 of 5 pictures restored" in captured.out
+    lines = captured.err.splitlines()
+    assert f"left out: {folder / 'a.png'}: ZeroDivisionError: by zero" in lines
+    assert f"left out: {folder / 'sub/grey.png'}: MemoryError: ".rstrip() in [line.rstrip() for line in lines]
+    with pytest.raises(DataError, match=r"a\.png: ZeroDivisionError: by zero"):
+        run(folder, tmp_path / "out2", "--sigma", 25, "--stop")
+
+
+@pytest.mark.parametrize("size", [(2, 16384), (16384, 2)])
+def test_results_that_their_type_cannot_hold(run, tmp_path, capsys, size):
+    (tmp_path / "in").mkdir()
+    write_picture(tmp_path / "in" / "wide.png", Picture(noise((*size, 3))))
+    (tmp_path / "in" / "wide.png").rename(tmp_path / "in" / "wide.webp")  # read by content, written by name
+    write_picture(tmp_path / "in" / "x.png", Picture(noise((8, 8, 3))))
+    assert run(tmp_path / "in", tmp_path / "out", "--sigma", 25) == 1
+    captured = capsys.readouterr()
+    assert "1 of 2 pictures restored" in captured.out
+    assert "cannot be encoded as WEBP" in captured.err and "write a .png" in captured.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_odd_things_in_a_folder_are_lines_each(run, tmp_path, capsys):
+    source = tmp_path / "in"
+    write_picture(source / "z.png", Picture(noise((8, 8, 3))))
+    long = source / ("n" * 246 + ".png")
+    (source / "z.png").rename(long)
+    write_picture(source / "z.png", Picture(noise((8, 8, 3))))
+    os.mkfifo(source / "pipe.png")
+    (source / "nowhere.png").symlink_to(source / "gone.png")
+    header = struct.pack(">IIBBBBB", 32768, 32768, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (source / "giant.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + (source / "z.png").read_bytes()[33:])
+    assert run(source, tmp_path / "out", "--sigma", 25) == 1
+    captured = capsys.readouterr()
+    assert "2 of 5 pictures restored" in captured.out
+    for name, reason in (("pipe", "it is no file"), ("nowhere", "cannot be read"), ("giant", "pixels")):
+        assert re.search(rf"left out: .*{name}\.png: .*{reason}", captured.err)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [long.name, "z.png"]
+
+
+def test_limit_of_pixels(run, tmp_path, capsys):
+    write_picture(tmp_path / "in" / "a.png", Picture(noise((1010, 1000, 3))))
+    assert run(tmp_path / "in", tmp_path / "out", "--sigma", 25, "--max-megapixels", 1) == 1
+    assert "1000x1010 pixels" in capsys.readouterr().err
+    assert run(tmp_path / "in", tmp_path / "out", "--sigma", 25, "--max-megapixels", 2, "--tile", 256) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_hidden_colours_do_not_bleed_into_what_is_seen(network, dtype):
+    """Whatever colours lie under transparent pixels, the visible ones are restored the same."""
+    rows, columns = np.mgrid[:24, :30]
+    visible = (rows - 12) ** 2 + (columns - 15) ** 2 < 64
+    alpha = (visible * np.iinfo(dtype).max).astype(dtype)
+    pixels = noise((24, 30, 3), dtype)
+    restorer = PictureRestorer(network, sigma=25)
+    results = []
+    for hidden in (np.zeros_like(pixels), noise(pixels.shape, dtype, seed=1)):
+        picture = Picture(np.where(visible[..., None], pixels, hidden), alpha)
+        results.append(restorer.restore(picture, 25))
+        assert np.array_equal(results[-1].alpha, alpha)
+    assert np.array_equal(results[0].pixels[visible], results[1].pixels[visible])
+    plain = Picture(np.full((24, 30, 3), 200, np.uint8))  # a plain colour stays what it is up to its edge
+    half = Picture(np.where(visible[..., None], plain.pixels, 0).astype(np.uint8), (visible * 255).astype(np.uint8))
+    assert np.array_equal(restorer.restore(half, 25).pixels[visible], restorer.restore(plain, 25).pixels[visible])
+
+
+def test_tiles_give_the_same_pixels(network):
+    for picture in (Picture(noise((70, 50, 3))), Picture(noise((70, 50, 1))), Picture(noise((70, 50, 3), np.uint16))):
+        whole = PictureRestorer(network, sigma=25).restore(picture, 25).pixels.astype(int)
+        tiled = PictureRestorer(network, sigma=25, tile=32).restore(picture, 25).pixels
+        assert np.abs(tiled - whole).max() <= 1
