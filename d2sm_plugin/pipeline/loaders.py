@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
+from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.registry import DATASET_REGISTRY
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
+from d2sm_plugin.data.checked_dataset import CheckedDataset
 from d2sm_plugin.data.dataset_options import read_dataset_options
 from d2sm_plugin.data.draws import DrawSampler, SeededDraws
-from d2sm_plugin.errors import D2SMError
+from d2sm_plugin.data.paired_images import check_paired_images
+from d2sm_plugin.errors import D2SMError, DataError
 from d2sm_plugin.registry import lookup
 
 
 def build_dataset(block: Mapping[str, Any], where: str) -> Dataset[dict[str, Any]]:
     """Build the dataset that a block of ``datasets`` describes; messages of ours begin with ``where``."""
     cls = lookup(DATASET_REGISTRY, block["type"], f"{where}.type")
-    if hasattr(cls, "options_model"):
+    ours = hasattr(cls, "options_model")
+    if ours:
         read_dataset_options(cls.options_model, block, where)
+    if cls is PairedImageDataset:
+        check_paired_images(block, where)
     try:
-        return cls(deepcopy(dict(block)))  # BasicSR's datasets take keys out of their options
+        dataset = cls(deepcopy(dict(block)))  # BasicSR's datasets take keys out of their options
     except D2SMError as error:
         raise type(error)(f"{where}: {error}") from error
+    except Exception as error:  # a data set may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise DataError(f"{where}: {cls.__name__} cannot be built ({reason})") from error
+    if cls is PairedImageDataset:
+        dataset.paths.sort(key=itemgetter("gt_path"))  # or the file system would decide the order of training
+    return dataset if ours else CheckedDataset(dataset, where)
 
 
 class TrainBatches:
@@ -116,17 +131,32 @@ def build_evaluation_loaders(
 ) -> dict[str, DataLoader[dict[str, Any]]]:
     """Build one loader for each validation or test set; every rank gets its share of the images.
 
-    Images may differ in size, so batches hold one image unless ``batch_size_per_gpu`` says otherwise.
+    Batches hold one image unless ``batch_size_per_gpu`` says otherwise, and images of one size in any case.
     """
     loaders: dict[str, DataLoader[dict[str, Any]]] = {}
     for name, block in evaluation_blocks(datasets, phases).items():
         where = block.pop("where")
         dataset = build_dataset(block, where)
         share = Subset(dataset, range(rank, len(dataset), world_size))  # type: ignore[arg-type]
-        loaders[name] = DataLoader(
+        loaders[name] = EvaluationLoader(
             share,
             batch_size=block.get("batch_size_per_gpu", 1),
             num_workers=block.get("num_worker_per_gpu", 0),
             generator=torch.Generator(),  # validation must not touch the training's generator
+            collate_fn=_batches_of_one_size,
         )
     return loaders
+
+
+class EvaluationLoader(DataLoader[dict[str, Any]]):
+    """A loader of batches; of images that differ in size, each batch holds neighbours of one size."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        for batches in super().__iter__():
+            yield from batches
+
+
+def _batches_of_one_size(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Collate neighbours whose tensors have one shape."""
+    groups = groupby(samples, lambda sample: {key: v.shape for key, v in sample.items() if isinstance(v, Tensor)})
+    return [default_collate(list(group)) for _, group in groups]
