@@ -14,6 +14,7 @@ from torch import Tensor
 
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import DataError, OptionError, suggest
+from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.confusion import ConfusionMatrix
 from d2sm_plugin.seg.label_values import AS_STORED, describe
 from d2sm_plugin.seg.overlay import overlay
