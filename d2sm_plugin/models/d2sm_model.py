@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from d2sm_plugin.archs.interface import gather_inputs, named_outputs
 from d2sm_plugin.boundary import foreign_code
-from d2sm_plugin.models.nonfinite import FloatingBuffers, StepGuard
+from d2sm_plugin.models.nonfinite import KeptBuffers, StepGuard
 from d2sm_plugin.models.objectives import Objectives, gradient_norms
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, parameters_of, update_average
 from d2sm_plugin.models.restore import autocast, restore_batch
@@ -128,7 +128,7 @@ class D2SMModel(BaseModel):
         self.before_step(current_iter)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        buffers = FloatingBuffers(kinds["params"] for kinds in self.networks().values())
+        buffers = KeptBuffers(kinds["params"] for kinds in self.networks().values())
         record = StepRecord()
         with_norms = self._wants_gradient_norms(current_iter)
         for number, batch in enumerate(batches):

@@ -95,14 +95,14 @@ class StepGuard:
         self.logger.warning(f"Step skipped, number {self.in_a_row} in a row: {reason}")
 
 
-class FloatingBuffers:
-    """Floating point buffers of networks, such as running means, as they were before a step.
+class KeptBuffers:
+    """Buffers of networks, such as running means and their counters, as they were before a step.
 
     A forward pass changes them; a step that is left out must not.
     """
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
-        self.buffers = [b for network in networks for b in network.buffers() if b.is_floating_point()]
+        self.buffers = [b for network in networks for b in network.buffers()]
         self.before = [buffer.clone() for buffer in self.buffers]
 
     @torch.no_grad()
