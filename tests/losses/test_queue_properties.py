@@ -22,7 +22,7 @@ def _seed():
 actions = st.lists(st.one_of(st.integers(1, 14), st.sampled_from(["reset", "reload", "eval"])), min_size=1, max_size=12)
 
 
-@given(size=st.integers(2, 12), actions=actions, kind=st.sampled_from(sorted(DIVERGENCES)), seed=st.integers(0, 2**16))
+@given(size=st.integers(3, 12), actions=actions, kind=st.sampled_from(sorted(DIVERGENCES)), seed=st.integers(0, 2**16))
 @settings(max_examples=60, deadline=None)
 @pytest.mark.filterwarnings("ignore:QueueSampler. of a batch")
 def test_any_sequence_of_batches_equals_the_dense_formula(size, actions, kind, seed):
