@@ -65,7 +65,8 @@ def _load(source: str | Path) -> object:
 def load_weights(network: nn.Module, source: str | Path, key: str | None = None, strict: bool = True) -> list[str]:
     """Load a weight file into a network.
 
-    Published names are mapped by the network's ``convert_state_dict`` (see :mod:`d2sm_plugin.archs.interface`).
+    Published names are mapped by the network's ``convert_state_dict``, and files of other kinds than torch's are read by
+    its ``published_readers`` (see :mod:`d2sm_plugin.archs.interface`).
 
     Args:
         network: receives the tensors.
@@ -79,7 +80,8 @@ def load_weights(network: nn.Module, source: str | Path, key: str | None = None,
     Raises:
         CheckpointError: when the file cannot be read or, if ``strict``, does not fit the network.
     """
-    state = read_weights(source, key)
+    reader = getattr(network, "published_readers", {}).get(Path(source).suffix.lower())
+    state = read_weights(source, key) if reader is None else reader(source)
     convert = getattr(network, "convert_state_dict", None)
     if convert is not None:
         state = convert(state)

@@ -1,7 +1,8 @@
-"""Building blocks that several networks share: padding to a multiple, convolutions with activation, residual blocks."""
+"""Building blocks that several networks share: padding and resizing, convolutions with activation, residual blocks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch.nn.functional as F
@@ -66,6 +67,13 @@ def _mirror_end(images: Tensor, axis: int, padding: int) -> Tensor:
     size = images.shape[axis]
     position = arange(size + padding, device=images.device) % (2 * size)
     return images.index_select(axis, position.minimum(2 * size - 1 - position))
+
+
+def resize_bicubic(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Return images (B, C, H, W) resized to ``size`` (height, width); ``images`` itself where it has that size."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    return F.interpolate(images, size=tuple(size), mode="bicubic", align_corners=False)
 
 
 def make_activation(name: str) -> nn.Module:

@@ -11,6 +11,9 @@ A network may say by optional class attributes what BasicSR's networks leave uns
     how many pixels away an output pixel sees; tiles with that much context give what the whole image gives.
 ``convert_state_dict``
     static method that maps the tensor names of published checkpoints to the network's own.
+``published_readers``
+    file ending -> function that reads a published file of another kind than torch's and returns its tensors by name;
+    GFN has ``{".caffemodel": read_caffemodel}``.
 
 ``forward`` returns the restored images, or a mapping of named outputs with at least the key ``"restored"``.
 """
