@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch.nn.functional as F
-from torch import Tensor, arange, nn
+from torch import Tensor, arange, cat, nn
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 
@@ -105,6 +105,13 @@ def conv_act(
     return nn.Sequential(conv, make_activation(activation))
 
 
+def reflect_conv(channels_in: int, channels_out: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    """Return a convolution with reflection padding of half a kernel, so that stride 1 keeps the size."""
+    return nn.Conv2d(
+        channels_in, channels_out, kernel_size, stride=stride, padding=kernel_size // 2, padding_mode="reflect"
+    )
+
+
 def conv_stack(channels: list[int], activation: str = "relu", last_activation: str | None = None) -> nn.Sequential:
     """Return 3x3 convolutions in a row, each with its activation: ``conv_stack([6, 64, 64])`` has two.
 
@@ -146,3 +153,27 @@ class ResidualBlock(nn.Module):
         features = self.project(features)
         branch = self.conv2(self.activation(self.conv1(features)))
         return features + (branch if self.scale == 1.0 else branch * self.scale)
+
+
+class ResidualDenseBlock(nn.Module):
+    """``x + conv1x1([x, y1, ..., yn])`` where ``yi = relu(conv3x3([x, y1, ..., y(i-1)]))``.
+
+    Args:
+        channels: of input and output.
+        growth: channels that each 3x3 layer adds.
+        layers: number of 3x3 layers.
+        bias: of every convolution.
+    """
+
+    def __init__(self, channels: int, growth: int, layers: int = 4, bias: bool = True) -> None:
+        super().__init__()
+        widths = range(channels, channels + layers * growth, growth)
+        self.layers = nn.ModuleList(nn.Conv2d(width, growth, 3, padding=1, bias=bias) for width in widths)
+        self.merge = nn.Conv2d(channels + layers * growth, channels, 1, bias=bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to the same shape."""
+        dense = features
+        for layer in self.layers:
+            dense = cat((dense, layer(dense).relu()), dim=1)
+        return features + self.merge(dense)

@@ -1,7 +1,7 @@
 """Weights out of a Caffe snapshot (``*.caffemodel``), without Caffe.
 
-The file is a protocol buffer, a ``NetParameter`` of ``caffe.proto``: field 100 holds the layers, of which field 1 is the
-name and field 7 the blobs; of a blob, field 5 holds the values and field 7 the shape.
+The file is a protocol buffer, a ``NetParameter`` of ``caffe.proto``: field 100 holds the layers. Of a layer, field 1 is
+the name and field 7 the blobs; of a blob, field 5 holds the values and field 7 the shape.
 """
 
 from __future__ import annotations

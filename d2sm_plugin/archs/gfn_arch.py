@@ -1,13 +1,14 @@
 """GFN, which fuses three derived versions of a hazy image by confidence maps (a row of the paper's Table 3).
 
-Source: Ren et al., "Gated Fusion Network for Single Image Dehazing", CVPR 2018; details that the publication leaves open
-are those of the published Caffe network.
+Source: Ren et al., "Gated Fusion Network for Single Image Dehazing", CVPR 2018; details that the publication leaves
+open are those of the published Caffe network.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -94,7 +95,7 @@ class GatedScale(nn.Module):
 
 @register(ARCH_REGISTRY)
 class GFN(nn.Module):
-    """Gated fusion network: the restored image is a sum of derived images, weighted by confidence maps, at three scales.
+    """Gated fusion network: a sum of derived images, weighted by confidence maps, at three scales.
 
     Images of any height and width are taken: as in the published code they are resized to multiples of 8 (bicubic), and
     the result is resized back. The published network has 517,295 parameters; its ``_iter_240000.caffemodel`` is read as
@@ -109,7 +110,7 @@ class GFN(nn.Module):
 
     inputs = ("lq",)
     size_multiple = 8
-    published_readers = {".caffemodel": read_caffemodel}
+    published_readers: ClassVar = {".caffemodel": read_caffemodel}
 
     def __init__(self, num_feat: int = 32) -> None:
         super().__init__()

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from d2sm_plugin.archs.blocks import check_images, pad_to_multiple
+from d2sm_plugin.archs.blocks import check_images, pad_to_multiple, reflect_conv
 from d2sm_plugin.archs.msbdn_blocks import (
     DenseFeatureFusion,
     RelaxedFusion,
     Upsample,
-    reflect_conv,
     residual_group,
 )
 from d2sm_plugin.archs.msbdn_names import published_to_own

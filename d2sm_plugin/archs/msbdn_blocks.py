@@ -13,12 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def reflect_conv(channels_in: int, channels_out: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution with reflection padding of half a kernel, so that stride 1 keeps the size."""
-    return nn.Conv2d(
-        channels_in, channels_out, kernel_size, stride=stride, padding=kernel_size // 2, padding_mode="reflect"
-    )
+from d2sm_plugin.archs.blocks import ResidualDenseBlock, reflect_conv
 
 
 class ResidualBlock(nn.Module):
@@ -115,29 +110,6 @@ class DenseFeatureFusion(nn.Module):
         return feature, feature
 
 
-class ResidualDenseBlock(nn.Module):
-    """``x + conv1x1([x, y1, ..., yn])`` where ``yi = relu(conv3x3([x, y1, ..., y(i-1)]))``; no convolution has a bias.
-
-    Args:
-        channels: channels of input and output, and what each layer adds.
-        layers: number of 3x3 layers.
-    """
-
-    def __init__(self, channels: int, layers: int = 4) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Conv2d(channels * (index + 1), channels, 3, padding=1, bias=False) for index in range(layers)
-        )
-        self.merge = nn.Conv2d(channels * (layers + 1), channels, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of the shape of ``x``."""
-        dense = x
-        for layer in self.layers:
-            dense = torch.cat((dense, F.relu(layer(dense))), dim=1)
-        return x + self.merge(dense)
-
-
 class RelaxedFusion(nn.Module):
     """Relaxed dense feature fusion (RDFF): DFF on the first half of the channels, a dense block on the other.
 
@@ -149,7 +121,7 @@ class RelaxedFusion(nn.Module):
     def __init__(self, widths: Sequence[int], towards_finer: bool) -> None:
         super().__init__()
         self.fusion = DenseFeatureFusion([width // 2 for width in widths], towards_finer)
-        self.dense = ResidualDenseBlock(widths[0] // 2)
+        self.dense = ResidualDenseBlock(widths[0] // 2, growth=widths[0] // 2, bias=False)
 
     def forward(self, feature: Tensor, memory: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the fused feature and its first half, which is all that later scales remember."""

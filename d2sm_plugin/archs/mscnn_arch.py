@@ -7,6 +7,7 @@ post-processing and recovery as in the published MATLAB code.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -22,7 +23,7 @@ from d2sm_plugin.registry import register
 VARIANTS = ("released", "paper")
 #: Side of the window of the minimum filter from which the airlight is read, in pixels.
 _AIRLIGHT_WINDOW = 15
-#: Local response normalisation behind the first two units: MatConvNet's alpha of 2e-5 is for one channel, torch's for 5.
+#: Local response normalisation behind the first two units: MatConvNet's alpha is for one channel, torch's for all.
 _NORMALISE = {"size": 5, "alpha": 5 * 2e-5, "beta": 0.75, "k": 1.0}
 #: ITU-R BT.601; the published code rounds the weights of the image to four digits.
 _LUMA = (0.2989, 0.5870, 0.1140)
@@ -43,9 +44,7 @@ class TransmissionNet(nn.Module):
     def __init__(self, widths: tuple[int, ...], kernels: tuple[int, ...]) -> None:
         super().__init__()
         sizes = zip(pairwise(widths), kernels, strict=True)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, side, padding=side // 2) for (before, after), side in sizes
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(before, after, side, padding=side // 2) for (before, after), side in sizes)
         self.convs.append(nn.Conv2d(widths[-1], 1, 1))
 
     def forward(self, images: Tensor, known: Tensor | None = None) -> Tensor:
@@ -93,7 +92,7 @@ class MSCNN(nn.Module):
 
     inputs = ("lq",)
     size_multiple = 2
-    published_readers = {".mat": read_mscnn_weights}
+    published_readers: ClassVar = {".mat": read_mscnn_weights}
 
     def __init__(self, variant: str = "released", gamma: float = 1.0) -> None:
         super().__init__()
@@ -135,7 +134,7 @@ class MSCNN(nn.Module):
 
 
 def estimate_airlight(hazy: Tensor) -> Tensor:
-    """Return the airlight (B, 3, 1, 1), at least 1/255, of images (B, 3, H, W): each channel's brightest local minimum."""
+    """Return each channel's brightest local minimum (B, 3, 1, 1), at least 1/255, of images (B, 3, H, W)."""
     minima = -F.max_pool2d(-hazy, _AIRLIGHT_WINDOW, stride=1, padding=_AIRLIGHT_WINDOW // 2)
     return minima.amax((2, 3), keepdim=True).clamp(min=1 / 255)
 

@@ -65,7 +65,7 @@ def _layers(file: Path) -> list[Any]:
         return [layer[0, 0] for layer in content["net"]["layers"][0, 0].ravel()]
     except FileNotFoundError as error:
         raise CheckpointError(f"{file}: no such file; both published files must lie in one folder") from error
-    except _DAMAGE + (MatReadError,) as error:
+    except (*_DAMAGE, MatReadError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: cannot be read ({reason}); {_EXPECTED}") from error
 

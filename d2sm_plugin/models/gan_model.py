@@ -33,6 +33,9 @@ class GANModel(D2SMModel):
     step. ``gan_opt.takes`` names what is judged and what is real, ``[restored, gt]`` unless given; ``gan_opt.schedule``
     changes the weight of the generator's objective as that of any other.
 
+    ``gan_opt.condition`` names batch entries that the discriminator sees beside each image, such as ``[lq]``: they come
+    before it along the channels, so that of RGB images it takes 6 channels.
+
     Args:
         opt: see :class:`D2SMModel`.
 
@@ -43,7 +46,7 @@ class GANModel(D2SMModel):
     #: Whether training without ``gan_opt`` is an error; subclasses may leave the choice to the option file.
     needs_discriminator = True
     #: Keys of ``train.gan_opt`` that the model reads itself.
-    gan_keys = frozenset({"takes", "schedule"})
+    gan_keys = frozenset({"takes", "condition", "schedule"})
 
     def _start_training(self, train: Mapping[str, Any]) -> None:
         self.net_d: nn.Module | None = None
@@ -60,6 +63,7 @@ class GANModel(D2SMModel):
             if given is None:
                 raise OptionError(f"{key}: this block is missing; train.gan_opt needs a discriminator to train")
         self.gan_takes = tuple(block.get("takes") or ("restored", "gt"))
+        self.gan_condition = tuple(block.get("condition") or ())
         points = block.get("schedule")
         self.gan_schedule = WeightSchedule(points, "train.gan_opt.schedule") if points is not None else None
         arguments = {key: value for key, value in block.items() if key not in self.gan_keys}
@@ -96,15 +100,7 @@ class GANModel(D2SMModel):
         losses = super().compute_losses(batch, outputs) if self._generator_trains else {}
         if self.net_d is None:
             return losses
-        given = {**batch, **outputs}
-        missing = [name for name in self.gan_takes if name not in given]
-        if missing:
-            raise OptionError(
-                f"train.gan_opt.takes: neither the dataset nor the network gives {', '.join(missing)} (given: "
-                f"{', '.join(sorted(given))})"
-            )
-        # BasicSR's VGGStyleDiscriminator reads its maps with .view, which channels_last does not allow.
-        fake, real = (given[name].contiguous() for name in self.gan_takes)
+        fake, real = self._judged({**batch, **outputs})
         if self._generator_trains:
             self.net_d.requires_grad_(False)  # the generator's objective must leave it no gradient
             factor = self.gan_schedule.at(self.objectives.step) if self.gan_schedule is not None else 1.0
@@ -119,6 +115,26 @@ class GANModel(D2SMModel):
     def _judging(self) -> foreign_code:
         kinds = f"{type(self.net_d).__name__} and {type(self.gan_objective).__name__}"
         return foreign_code(f"network_d, train.gan_opt: {kinds}")
+
+    def _judged(self, given: Mapping[str, Any]) -> list[Tensor]:
+        """Return what the discriminator is shown as fake and as real: the image behind its conditions."""
+        for key, names in (("takes", self.gan_takes), ("condition", self.gan_condition)):
+            missing = [name for name in names if name not in given]
+            if missing:
+                raise OptionError(
+                    f"train.gan_opt.{key}: neither the dataset nor the network gives {', '.join(missing)} (given: "
+                    f"{', '.join(sorted(given))})"
+                )
+        conditions = [given[name] for name in self.gan_condition]
+        images = [given[name] for name in self.gan_takes]
+        for name, condition in zip(self.gan_condition, conditions, strict=True):
+            if condition.shape[-2:] != images[0].shape[-2:]:
+                raise OptionError(
+                    f"train.gan_opt.condition: {name} has the size {tuple(condition.shape[-2:])}, the judged image "
+                    f"{tuple(images[0].shape[-2:])}; they must be equal"
+                )
+        # BasicSR's VGGStyleDiscriminator reads its maps with .view, which channels_last does not allow.
+        return [torch.cat((*conditions, image), dim=1).contiguous() for image in images]
 
     def _gradient_norms(self, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compare the generator's objectives alone; the discriminator's do not reach its output."""
