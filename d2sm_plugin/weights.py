@@ -65,8 +65,8 @@ def _load(source: str | Path) -> object:
 def load_weights(network: nn.Module, source: str | Path, key: str | None = None, strict: bool = True) -> list[str]:
     """Load a weight file into a network.
 
-    Published names are mapped by the network's ``convert_state_dict``; files of other kinds than torch's are read by its
-    ``published_readers`` (see :mod:`d2sm_plugin.archs.interface`).
+    Published names are mapped by the network's ``convert_state_dict``; files of other kinds than torch's are read by
+    its ``published_readers`` (see :mod:`d2sm_plugin.archs.interface`).
 
     Args:
         network: receives the tensors.

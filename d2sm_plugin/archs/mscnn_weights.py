@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,18 +59,27 @@ def _convolutions(file: Path) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _layers(file: Path) -> list[Any]:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
-        content = loadmat(file, variable_names=["net"])
+        content = loadmat(io.BytesIO(_whole(file)), variable_names=["net"])
         return [layer[0, 0] for layer in content["net"]["layers"][0, 0].ravel()]
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: no such file; both published files must lie in one folder") from error
-    except (*_DAMAGE, MatReadError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: cannot be read ({reason}); {_EXPECTED}") from error
+    except (KeyError, IndexError, TypeError, ValueError, zlib.error) as error:
+        raise CheckpointError(f"{file}: cannot be read ({str(error).splitlines()[0]}); {_EXPECTED}") from error
+
+
+def _whole(file: Path) -> bytes:
+    """Return a file's content once its checksum is right, since SciPy can crash on a damaged one."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror}; both published files must lie in one folder") from error
+    head, size, packed = content[124:132], content[132:136], content[136:]
+    if head != _COMPRESSED or int.from_bytes(size, "little") != len(packed):
+        raise ValueError("no compressed MATLAB file of version 5, or not the whole of it")
+    zlib.decompress(packed)
+    return content
 
 
 _EXPECTED = "expected a MatConvNet network, download it again"
-#: What scipy and numpy raise on the way through a damaged file.
-_DAMAGE = (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, NotImplementedError, MemoryError, zlib.error)
+#: What follows the text of a file's head: version, byte order, and a compressed element.
+_COMPRESSED = b"\x00\x01IM\x0f\x00\x00\x00"

@@ -56,3 +56,22 @@ def durn() -> Shapes:
         shapes |= {f"{block}.se.se.fc.0.weight": (32, 64), f"{block}.se.se.fc.0.bias": (32,)}
         shapes |= {f"{block}.se.se.fc.2.weight": (64, 32), f"{block}.se.se.fc.2.bias": (64,)}
     return shapes
+
+
+def gfn() -> Shapes:
+    """The Caffe network; a deconvolution has its input first, which here has as many channels as its output."""
+    shapes = conv("s2_up1", 3, 3, 4) | conv("s3_up2", 3, 3, 4)
+    for scale, kernel in ((1, 3), (2, 5), (3, 7)):
+        wide = 64 if scale == 1 else 32
+        shapes |= conv(f"s{scale}_e1conv1", 12 if scale == 1 else 15, 32, kernel)
+        shapes |= conv(f"s{scale}_e2conv1", 32, wide) | conv(f"s{scale}_e2conv2", wide, 32)
+        for name in (
+            "e1conv2",
+            "e1conv3",
+            "e2conv3",
+            *(f"{stage}conv{k}" for stage in ("e3", "d1", "d2") for k in "123"),
+        ):
+            shapes |= conv(f"s{scale}_{name}", 32, 32)
+        shapes |= conv(f"s{scale}_d3conv1", 32, 32) | conv(f"s{scale}_d3conv2", 32, 32)
+        shapes |= conv(f"s{scale}_d3conv3", 192, 3)
+    return shapes

@@ -18,6 +18,12 @@ TINY_WIDTH = {
     "CBDNet": {"num_feat": 8},
     "SADNet": {"num_feat": 8},
     "MSBDN": {"num_feat": 4, "num_block": 1},
+    "GFN": {"num_feat": 4},
+    "GridDehazeNet": {"num_feat": 4, "growth": 4, "num_layers": 1},
+    "PFFNet": {"num_feat": 4, "num_block": 1},
+    "DuRN": {"num_feat": 4, "kernels": [5, 7]},
+    "DehazeCGAN": {"num_feat": 1},
+    "DehazeCGANDiscriminator": {"num_feat": 2},
     "MSRResNet": {"num_feat": 8, "num_block": 1},
     "MSRResNetX8": {"num_feat": 8, "num_block": 1},
     "RDN": {"num_feat": 4, "growth": 4, "num_block": 1, "num_layer": 2},
@@ -125,9 +131,14 @@ def tiny(
     path |= {"experiments_root": str(root / "experiments"), "results_root": str(root / "results")}
     for name in ("pretrain_network_g", "pretrain_network_d", "resume_state"):
         path.pop(name, None)
+<<<<<<< HEAD
     for name in ("network_g", "network_d"):
         if name in raw:
             raw[name] |= TINY_WIDTH.get(raw[name]["type"], {})
+=======
+    for network in (raw["network_g"], raw.get("network_d") or {}):
+        network |= TINY_WIDTH.get(network.get("type"), {})
+>>>>>>> e103ff7 (Option files, layer tables and parity tests of six dehazing networks; transmission maps of ITS as LMDB)
     if "train" in raw:
         raw["train"] |= {"total_iter": 2, "accumulate": 1}
         if "growth" in raw["train"]:

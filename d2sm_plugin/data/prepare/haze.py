@@ -9,7 +9,7 @@ from d2sm_plugin.data.decoding import decode_rgb, encode_png
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.picture_head import read_picture_bytes
 from d2sm_plugin.data.prepare.arguments import add_source, add_windows, positive, read_windows, source_folder
-from d2sm_plugin.data.prepare.haze_pairs import HazePair, find_splits
+from d2sm_plugin.data.prepare.haze_pairs import HazePair, find_splits, transmission_of
 from d2sm_plugin.data.prepare.jobs import RecordJob, Settings, identity_of, write_lmdb
 from d2sm_plugin.data.prepare.pictures import Windows, image_job
 
@@ -33,19 +33,30 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=("train", "val", "test"), default="test", help="name for a RESIDE part (default: test)"
     )
+    parser.add_argument(
+        "--transmission",
+        action="store_true",
+        help="RESIDE's ITS: write OUT/SPLIT_trans.lmdb too, its transmission maps (trans/ID_k.png for hazy/ID_k_*.png)",
+    )
     add_windows(parser, "the split train")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the two LMDBs of every split."""
+    """Write the LMDBs of every split."""
     settings, windows = Settings.from_arguments(arguments), read_windows(arguments)
     splits = find_splits(source_folder(arguments), arguments.train_count, arguments.split)
+    maps = {
+        split: [transmission_of(pair) for pair in pairs] for split, pairs in splits.items() if arguments.transmission
+    }
     for split, pairs in splits.items():
         cut = windows if split == "train" else None
         level = settings.compress_level
         write_lmdb(f"{split}_lq.lmdb", [image_job(pair.key, pair.hazy, level, cut) for pair in pairs], settings)
         write_lmdb(f"{split}_gt.lmdb", [_clear_job(pair, level, cut) for pair in pairs], settings)
+        if split in maps:
+            jobs = [image_job(pair.key, file, level, cut) for pair, file in zip(pairs, maps[split], strict=True)]
+            write_lmdb(f"{split}_trans.lmdb", jobs, settings)
 
 
 def _clear_job(pair: HazePair, level: int, windows: Windows | None) -> RecordJob:

@@ -20,6 +20,7 @@ PAPER_SPLIT = {"indoor": (30, 5), "outdoor": (40, 5)}
 #: RESIDE: the folder of hazy images, and the names that its clear counterpart goes by.
 _HAZY_FOLDER = "hazy"
 _CLEAR_FOLDERS = ("gt", "GT", "clear")
+_TRANSMISSION_FOLDER = "trans"
 _SPLITS = ("train", "val", "test")
 #: SOTS' indoor clear images are 640x480, their hazy ones 620x460: a frame of this width was cut off.
 _SOTS_FRAME = 10
@@ -140,6 +141,23 @@ def _pair_reside(folder: Path) -> list[HazePair]:
         if name not in used:
             raise DataError(f"{path}: no hazy image {folder / _HAZY_FOLDER / name}_*.* belongs to it; remove it")
     return [pairs[key] for key in sorted(pairs)]
+
+
+def transmission_of(pair: HazePair) -> Path:
+    """Return the file of a pair's transmission map, ``trans/1_2.png`` for ``hazy/1_2_0.8.png`` as in RESIDE's ITS.
+
+    Raises:
+        DataError: when it is missing or of another size than the hazy image.
+    """
+    name = "_".join(pair.hazy.stem.split("_")[:2])
+    file = pair.hazy.parent.parent / _TRANSMISSION_FOLDER / f"{name}{pair.hazy.suffix}"
+    if not file.is_file():
+        raise DataError(
+            f"{pair.hazy}: its transmission map {file} is missing; complete the set or leave out --transmission"
+        )
+    if _size(file) != _size(pair.hazy):
+        raise DataError(f"{file}: its size differs from that of {pair.hazy}; they must be equal")
+    return file
 
 
 def _fit(pair: HazePair) -> HazePair:
