@@ -15,8 +15,8 @@ from d2sm_plugin.errors import CheckpointError, OptionError, ShapeError
 from d2sm_plugin.registry import build
 from d2sm_plugin.weights import load_weights
 
-#: Mean, deviation and five values of restored images and of the maps for images(), from a float64 implementation in NumPy
-#: and SciPy of the published code's steps: with formula weights, then with the published ones.
+#: Mean, deviation and five values of restored images and of the maps for images(), from a float64 implementation of the
+#: published steps in NumPy and SciPy: with formula weights, then with the published ones.
 RECORDED = {
     ("formula", "released"): (
         [0.8598921148, 0.2148395059, 0.9005946045, 0.5620554102, 0.5863330145, 1.083201876, 0.6750312301],

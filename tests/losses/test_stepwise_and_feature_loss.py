@@ -7,6 +7,7 @@ from torch import nn
 
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.losses.feature_loss import FeatureLoss
+from d2sm_plugin.losses.reduced_loss import ReducedLoss
 from d2sm_plugin.losses.stepwise_loss import StepwiseLoss
 from d2sm_plugin.registry import build
 
@@ -30,6 +31,21 @@ def test_stepwise_mistakes():
         StepwiseLoss(nn.MSELoss())(torch.rand(4, 2, 5), torch.rand(2, 3))
     with pytest.raises(OptionError, match=r"StepwiseLoss\.criterion\.type"):
         StepwiseLoss({"type": "L1Los"})
+
+
+def test_reduced_target():
+    loss = build(LOSS_REGISTRY, {"type": "ReducedLoss", "criterion": {"type": "MSELoss"}, "loss_weight": 0.5}, "x")
+    output, target = torch.rand(2, 3, 4, 6), torch.rand(2, 3, 8, 24)
+    means = target.unflatten(3, (6, 4)).unflatten(2, (4, 2)).mean((3, 5))
+    torch.testing.assert_close(loss(output, target), 0.5 * (output - means).square().mean())
+    assert ReducedLoss(nn.MSELoss())(target, target) == 0
+    # A padded output is no whole fraction of its target: 58 rows of 460 pixels are a quarter of 464.
+    assert ReducedLoss(nn.L1Loss())(torch.ones(1, 1, 58, 8), torch.ones(1, 1, 230, 31)) == 0
+    for wrong in ((2, 3, 9, 24), (1, 3, 4, 4), (2, 1, 4, 4)):
+        with pytest.raises(ShapeError, match="ReducedLoss: expected an output no larger than the target"):
+            loss(torch.rand(wrong), target)
+    with pytest.raises(OptionError, match=r"ReducedLoss\.criterion\.type"):
+        ReducedLoss({"type": "MSELos"})
 
 
 class Halves(nn.Module):

@@ -31,9 +31,9 @@ class TwoLayers(nn.Module):
 class SmallCritic(nn.Module):
     """A discriminator of few weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_in_ch: int = 3) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 3))
+        self.body = nn.Sequential(nn.Conv2d(num_in_ch, 4, 3, 2), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 3))
 
     def forward(self, images):
         return self.body(images).mean((2, 3))
@@ -162,6 +162,39 @@ def test_gan_blocks_that_are_missing():
         model_of(optim_d=None)
     with pytest.raises(OptionError, match=r"train\.gan_opt\.takes: .* gives steps"):
         model_of(gan_opt={**GAN, "takes": ["steps", "gt"]}).train_step([batch()], 1)
+
+
+def test_a_conditional_critic_sees_the_degraded_image_first():
+    model = model_of()
+    raw = model.opt
+    raw["network_d"] = {"type": "SmallCritic", "num_in_ch": 6}
+    raw["train"]["gan_opt"] = {**GAN, "condition": ["lq"]}
+    torch.manual_seed(0)
+    model = MODEL_REGISTRY.get("GANModel")(raw)
+    data = batch()
+    with torch.no_grad():
+        fake = model.net_g(data["lq"])
+        gan = LOSS_REGISTRY.get("GANLoss")(gan_type="vanilla", loss_weight=0.05)
+        scores = [model.net_d(torch.cat((data["lq"], image), dim=1)) for image in (fake, data["gt"])]
+    assert model.train_step([data], 1)
+    log = model.get_current_log()
+    assert log["l_gan"] == pytest.approx(gan(scores[0], True).item())
+    assert log["l_d_fake"] == pytest.approx(gan(scores[0], False, is_disc=True).item())
+    assert log["l_d_real"] == pytest.approx(gan(scores[1], True, is_disc=True).item())
+    # The generator's gradient comes through the image alone; the condition is a constant.
+    assert all(p.grad is not None for p in model.net_g.parameters())
+
+
+def test_conditions_that_do_not_fit():
+    with pytest.raises(
+        OptionError, match=r"train\.gan_opt\.condition: .* gives depth \(given: gt, key, lq, restored\)"
+    ):
+        model_of(gan_opt={**GAN, "condition": ["depth"]}).train_step([batch()], 1)
+    data = batch() | {"small": torch.rand(2, 3, 4, 4)}
+    with pytest.raises(OptionError, match=r"condition: small has the size \(4, 4\), the judged image \(8, 8\)"):
+        model_of(gan_opt={**GAN, "condition": ["small"]}).train_step([data], 1)
+    with pytest.raises(OptionError, match=r"train\.gan_opt\.conditions: GANLoss takes no such argument"):
+        model_of(gan_opt={**GAN, "conditions": ["lq"]})
 
 
 def test_dic_model_without_a_critic():

@@ -142,6 +142,38 @@ def test_full_stops_do_not_reach_the_keys(tmp_path):
     assert [item["gt_path"] for item in paired(tmp_path / "out", "val")] == ["0001_0-8_0-04", "0001_0-8_0-16"]
 
 
+def test_transmission_maps_go_with_their_hazy_images(tmp_path):
+    source = tmp_path / "src"
+    maps = {}
+    for name in ("1", "2"):
+        save(source / "clear" / f"{name}.png", picture(int(name)))
+        for index in (1, 2):
+            save(source / "hazy" / f"{name}_{index}_0.9{index}.png", picture(10 * int(name) + index))
+            maps[f"{name}_{index}"] = picture(100 + 10 * int(name) + index)[..., 0]
+            path = source / "trans" / f"{name}_{index}.png"
+            path.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(path), maps[f"{name}_{index}"])
+    prepare(source, tmp_path / "plain", "--split", "train")
+    assert not (tmp_path / "plain" / "train_trans.lmdb").exists()
+    prepare(source, tmp_path / "out", "--split", "train", "--transmission")
+    out = tmp_path / "out"
+    (out / "train_gt.lmdb").rename(out / "train_clear.lmdb")
+    (out / "train_trans.lmdb").rename(out / "train_gt.lmdb")
+    dataset = paired(out, "train")
+    assert len(dataset) == 4
+    for index in range(4):
+        item = dataset[index]
+        name = "_".join(item["gt_path"].split("_")[:2])
+        assert np.array_equal(pixels(item["gt"]), np.repeat(maps[name][..., None], 3, axis=2))
+
+    save(source / "trans" / "2_1.png", picture(0, (20, 32)))
+    with pytest.raises(DataError, match=r"2_1\.png: its size differs from that of .*2_1_0\.91\.png"):
+        prepare(source, tmp_path / "bad", "--split", "train", "--transmission")
+    (source / "trans" / "2_1.png").unlink()
+    with pytest.raises(DataError, match=r"2_1_0\.91\.png: its transmission map .*2_1\.png is missing"):
+        prepare(source, tmp_path / "bad", "--split", "train", "--transmission")
+
+
 def test_real_sots(shared, tmp_path):
     prepare(shared / "data" / "sots_indoor", tmp_path)
     assert len(paired(tmp_path, "train")) == 60
