@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from d2sm_plugin.archs.guided_filter import guided_filter
 from d2sm_plugin.errors import OptionError, ShapeError
 
 Array = NDArray[np.float64]
@@ -52,7 +54,8 @@ def dark_channel_prior(
     hazy = _as_float(image)
     airlight = estimate_airlight(hazy, dark_channel(hazy, patch), brightest)
     transmission = 1 - omega * dark_channel(hazy / airlight, patch)
-    transmission = guided_filter(hazy @ _GREY, transmission, radius, eps)
+    guide = torch.from_numpy(hazy @ _GREY)
+    transmission = guided_filter(guide, torch.from_numpy(transmission), radius, eps).numpy()
     clear = (hazy - airlight) / np.maximum(transmission, t_min)[..., None] + airlight
     return np.clip(clear, 0, 1).astype(np.float32)
 
@@ -87,36 +90,6 @@ def estimate_airlight(image: Array, dark: Array, brightest: float) -> Array:
     count = max(1, round(brightest * dark.size))
     threshold = np.partition(dark, dark.size - count, axis=None)[-count]
     return np.maximum(image[dark >= threshold].mean(axis=0), 1 / 255)
-
-
-def guided_filter(guide: Array, values: Array, radius: int, eps: float) -> Array:
-    """Smooth ``values`` so that edges stay where ``guide`` has them (He et al. 2013, equations 5, 6 and 8).
-
-    Args:
-        guide: (H, W), in [0, 1].
-        values: (H, W).
-        radius: of the square window of side ``2·radius + 1``; at the border only the part inside the image counts.
-        eps: variance of the guide below which a window counts as flat.
-
-    Returns:
-        (H, W).
-    """
-
-    def window_sum(plane: Array) -> Array:
-        side = 2 * radius + 1
-        return cv2.boxFilter(plane, cv2.CV_64F, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)
-
-    count = window_sum(np.ones_like(guide))
-
-    def mean(plane: Array) -> Array:
-        return window_sum(plane) / count
-
-    mean_guide, mean_values = mean(guide), mean(values)
-    variance = mean(guide * guide) - mean_guide**2
-    covariance = mean(guide * values) - mean_guide * mean_values
-    slope = covariance / (variance + eps)
-    offset = mean_values - slope * mean_guide
-    return mean(slope) * guide + mean(offset)
 
 
 def _as_float(image: NDArray[np.generic]) -> Array:

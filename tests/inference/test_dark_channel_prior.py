@@ -5,12 +5,7 @@ import pytest
 
 from d2sm_plugin.data.haze import add_haze, stereo_pair_with_depth
 from d2sm_plugin.errors import OptionError, ShapeError
-from d2sm_plugin.inference.dark_channel_prior import (
-    dark_channel,
-    dark_channel_prior,
-    estimate_airlight,
-    guided_filter,
-)
+from d2sm_plugin.inference.dark_channel_prior import dark_channel, dark_channel_prior, estimate_airlight
 
 
 def windows(plane: np.ndarray, radius: int):
@@ -73,12 +68,6 @@ def test_agrees_with_the_direct_loop(patch, radius):
     expected = loop_prior(image, patch, 0.95, 0.05, 0.1, radius, 1e-4)
     got = dark_channel_prior(image, patch=patch, brightest=0.05, radius=radius)
     np.testing.assert_allclose(got, expected, atol=2e-6)
-
-
-def test_guided_filter_keeps_a_plane_that_the_guide_explains():
-    guide = np.random.default_rng(0).random((20, 30))
-    np.testing.assert_allclose(guided_filter(guide, 3 * guide - 1, 4, 1e-10), 3 * guide - 1, atol=1e-6)
-    np.testing.assert_allclose(guided_filter(guide, np.full_like(guide, 0.3), 4, 1e-4), 0.3, atol=1e-9)
 
 
 def test_image_without_haze_is_nearly_unchanged():
