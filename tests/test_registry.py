@@ -91,8 +91,8 @@ def test_build_names_what_is_wrong():
         build(LOSS_REGISTRY, {"type": "D2SMLos"}, "x")
     with pytest.raises(OptionError, match=r"x: the key 'type' is missing"):
         build(LOSS_REGISTRY, {}, "x")
-    with pytest.raises(OptionError, match=r"x: D2SMLoss needs extractor"):
-        build(LOSS_REGISTRY, {"type": "D2SMLoss"}, "x")
+    with pytest.raises(OptionError, match=r"x: QueueSampler needs size"):
+        build(LOSS_REGISTRY, {"type": "QueueSampler"}, "x")
     with pytest.raises(OptionError, match=r"x\.quue: D2SMLoss takes no such argument; did you mean 'queue'"):
         check_arguments(lookup(LOSS_REGISTRY, "D2SMLoss", "x"), {"extractor": 1, "quue": 1}, "x")
 

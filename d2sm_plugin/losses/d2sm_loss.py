@@ -15,7 +15,11 @@ from d2sm_plugin.losses.gather import check_equal_rows, gather_rows
 from d2sm_plugin.losses.image_check import check_range, check_shapes
 from d2sm_plugin.losses.queue_sampler import QueueSampler
 from d2sm_plugin.losses.sampler import Sampler
-from d2sm_plugin.registry import LOSS_REGISTRY, build, register
+from d2sm_plugin.losses.shorthands import as_sampler, complete
+from d2sm_plugin.registry import LOSS_REGISTRY, register
+
+# torch.compiler.disable imports the compiler at once; torch's own spelling of it does so at the first call.
+_not_compiled = getattr(torch, "_disable_dynamo", torch.compiler.disable)
 
 
 @register(LOSS_REGISTRY)
@@ -31,18 +35,23 @@ class D2SMLoss(nn.Module):
     its parameters nor in its ``state_dict``, which holds what the queue and the sampler remember. It runs under the
     autocast of the caller, if any; the divergence never does.
 
+    Without arguments it is the recipe that compared best (preset ``"positions"``): all positions of a late feature map.
+
     Args:
-        extractor: module that maps images (B, 3, H, W), RGB in [0, 1], to features (B, D); or an option block such as
-            ``{"type": "VGG19Features", "layer": "fc7"}``.
-        queue: None compares the samples of the batch alone; a :class:`QueueSampler` or ``{"type": "QueueSampler",
-            "size": 256}`` compares with historic ones too.
-        patches: None takes whole images as samples; a :class:`PatchSampler`, a :class:`SpatialSampler` or an option
-            block takes several samples of each image.
+        extractor: module that maps images (B, 3, H, W), RGB in [0, 1], to features (B, D); a network of timm, or its
+            name; or an option block such as ``{"type": "VGG19Features", "layer": "fc7"}``. None takes that of the
+            preset.
+        queue: None compares the samples of the batch alone; a :class:`QueueSampler`, its size or ``{"type":
+            "QueueSampler", "size": 256}`` compares with historic ones too.
+        patches: None takes whole images as samples; a :class:`PatchSampler`, a :class:`SpatialSampler`, their names
+            ``"patch"`` and ``"spatial"``, or an option block takes several samples of each image.
         divergence: ``"kl"`` (eq. 2), ``"reverse_kl"`` (iKLD of Table 4) or ``"js"`` (eq. 10); see
             :func:`d2sm_plugin.losses.functional.semantic_divergence`.
         reduction: ``"sum"`` over the samples, as in eq. 2 (not BasicSR's usual ``"mean"``): the value grows with their
             number, queue included. ``"mean"`` divides by that number.
         loss_weight: factor on the result.
+        preset: ``"positions"`` or ``"paper"``: what takes the place of extractor, queue and patches that are None (see
+            :data:`d2sm_plugin.losses.shorthands.PRESETS`). None means ``"positions"`` where no extractor is given.
 
     Attributes:
         last: of the last call, ``divergence`` (scalar tensor on the device, before ``loss_weight``), ``samples``
@@ -50,6 +59,15 @@ class D2SMLoss(nn.Module):
 
     Raises:
         OptionError: for arguments that cannot be used or combined.
+
+    >>> import timm
+    >>> network = timm.create_model("test_resnet")  # random weights; D2SMLoss("tf_efficientnet_lite0") has ImageNet's
+    >>> loss = D2SMLoss(network, queue=256, patches="spatial", loss_weight=1e-3)
+    >>> clear = torch.rand(2, 3, 96, 96)
+    >>> restored = (clear + 0.1 * torch.randn_like(clear)).requires_grad_()
+    >>> loss(restored, clear).backward()
+    >>> loss.last["samples"], restored.grad.shape
+    (18, torch.Size([2, 3, 96, 96]))
     """
 
     takes = ("restored", "gt")
@@ -57,29 +75,36 @@ class D2SMLoss(nn.Module):
 
     def __init__(
         self,
-        extractor: nn.Module | Mapping[str, Any],
-        queue: QueueSampler | Mapping[str, Any] | None = None,
-        patches: Sampler | Mapping[str, Any] | None = None,
+        extractor: nn.Module | Mapping[str, Any] | str | None = None,
+        queue: QueueSampler | Mapping[str, Any] | int | None = None,
+        patches: Sampler | Mapping[str, Any] | str | None = None,
         divergence: str = "kl",
         reduction: str = "sum",
         loss_weight: float = 1.0,
+        preset: str | None = None,
     ) -> None:
         super().__init__()
         check_options(divergence, reduction)
         self.divergence, self.reduction, self.loss_weight = divergence, reduction, loss_weight
-        self.queue = _collaborator(queue, QueueSampler, "D2SMLoss.queue")
-        self.patches = _collaborator(patches, Sampler, "D2SMLoss.patches")
+        parts = complete(preset, extractor=extractor, queue=queue, patches=patches)
+        self.queue = as_sampler(parts["queue"], QueueSampler, "D2SMLoss.queue")
+        self.patches = as_sampler(parts["patches"], Sampler, "D2SMLoss.patches")
         if self.queue is not None and self._within_images:
             raise OptionError(
                 "D2SMLoss: patches with scope 'image' compare samples of one image only, so a queue of other images' "
                 "samples has no part in it; set scope 'batch', or leave the queue out"
             )
-        self.__dict__["extractor"] = build_extractor(extractor, "D2SMLoss.extractor").eval().requires_grad_(False)
+        extractor = build_extractor(parts["extractor"], "D2SMLoss.extractor")
+        self.__dict__["extractor"] = extractor.eval().requires_grad_(False)
         self.last: dict[str, Tensor | int] = {}
         self._range_checked = self._rows_checked = False  # checks that wait for the device are made once
 
+    @_not_compiled
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Divergence of the restored images from the clear ones.
+
+        Under ``torch.compile`` it is one break of the graph: what a queue or a sampler remembers is no part of a graph,
+        and kernels of frozen layers are faster than compiled ones. An extractor compiled by itself stays compiled.
 
         Args:
             restored: images (B, 3, H, W) in [0, 1], which they may leave a little.
@@ -141,10 +166,11 @@ class D2SMLoss(nn.Module):
         with torch.no_grad():
             clear_features = self.extractor(clear)
         features = self.extractor(restored)
-        if features.ndim != 2 or features.shape[0] != restored.shape[0]:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
+        if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[0] != restored.shape[0]:
             raise ShapeError(
                 f"D2SMLoss.extractor: {type(self.extractor).__name__} must give features (B, D); of images "
-                f"{tuple(restored.shape)} it made {tuple(features.shape)}"
+                f"{tuple(restored.shape)} it made {shape}"
             )
         return features[:, None], clear_features[:, None]
 
@@ -157,12 +183,3 @@ class D2SMLoss(nn.Module):
             return total.sum() if self.reduction == "sum" else total.mean()
         pooled = restored.flatten(0, 1), clear.flatten(0, 1)
         return semantic_divergence(*pooled, **options) if self.queue is None else self.queue(*pooled, **options)
-
-
-def _collaborator(given: Any, kind: type, where: str) -> Any:
-    """Return a collaborator itself, or the one that an option block describes."""
-    if isinstance(given, Mapping):
-        given = build(LOSS_REGISTRY, given, where)
-    if given is not None and not isinstance(given, kind):
-        raise OptionError(f"{where}: expected a {kind.__name__} or an option block of one, got {type(given).__name__}")
-    return given

@@ -215,10 +215,10 @@ def test_any_output_of_an_untrained_network_is_taken():
     [
         ({"extractor": {"type": "VGGFeatures"}}, r"D2SMLoss\.extractor\.type: .*did you mean 'VGG19Features'"),
         ({"extractor": {"type": "VGG19Features", "layers": "fc7"}}, r"D2SMLoss\.extractor\.layers: .*mean 'layer'"),
-        ({"extractor": None}, r"D2SMLoss\.extractor: expected a module or an option block"),
+        ({"extractor": 3}, r"D2SMLoss\.extractor: expected a module, a name or an option block .*, got int"),
         ({"queue": {"type": "QueueSampler"}}, r"D2SMLoss\.queue: QueueSampler needs size"),
-        ({"queue": 256}, r"D2SMLoss\.queue: expected a QueueSampler or an option block of one, got int"),
-        ({"queue": PATCHES}, r"D2SMLoss\.queue: expected a QueueSampler .* got PatchSampler"),
+        ({"queue": True}, r"D2SMLoss\.queue: expected a QueueSampler, its name or an option block, got True"),
+        ({"queue": PATCHES}, r"D2SMLoss\.queue: no QueueSampler is called 'PatchSampler'; .*known: .*QueueSampler"),
         ({"patches": {"type": "PatchSampler", "stide": 3}}, r"D2SMLoss\.patches\.stide: .*did you mean 'stride'"),
         ({"patches": {**PATCHES, "scope": "image"}, "queue": QUEUE}, "scope 'image' compare samples of one image only"),
         ({"divergence": "KL"}, "divergence: 'KL' is unknown; did you mean 'kl'"),
