@@ -8,14 +8,11 @@ import pytest
 import yaml
 from tiny_options import TinyData, tiny
 
-<<<<<<< HEAD
 from d2sm_plugin.options.files import read_option_file, shipped_folder
-=======
-from d2sm_plugin.options.files import read_option_file
->>>>>>> e103ff7 (Option files, layer tables and parity tests of six dehazing networks; transmission maps of ITS as LMDB)
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline import testing
 from d2sm_plugin.pipeline import train as training
+from d2sm_plugin.safe_yaml import read_yaml
 
 OPTIONS = sorted(shipped_folder().glob("*.yml"))
 

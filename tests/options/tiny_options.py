@@ -131,14 +131,9 @@ def tiny(
     path |= {"experiments_root": str(root / "experiments"), "results_root": str(root / "results")}
     for name in ("pretrain_network_g", "pretrain_network_d", "resume_state"):
         path.pop(name, None)
-<<<<<<< HEAD
     for name in ("network_g", "network_d"):
         if name in raw:
             raw[name] |= TINY_WIDTH.get(raw[name]["type"], {})
-=======
-    for network in (raw["network_g"], raw.get("network_d") or {}):
-        network |= TINY_WIDTH.get(network.get("type"), {})
->>>>>>> e103ff7 (Option files, layer tables and parity tests of six dehazing networks; transmission maps of ITS as LMDB)
     if "train" in raw:
         raw["train"] |= {"total_iter": 2, "accumulate": 1}
         if "growth" in raw["train"]:

@@ -155,7 +155,7 @@ def transmission_of(pair: HazePair) -> Path:
         raise DataError(
             f"{pair.hazy}: its transmission map {file} is missing; complete the set or leave out --transmission"
         )
-    if _size(file) != _size(pair.hazy):
+    if picture_size(file) != picture_size(pair.hazy):
         raise DataError(f"{file}: its size differs from that of {pair.hazy}; they must be equal")
     return file
 
