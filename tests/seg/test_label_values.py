@@ -10,8 +10,9 @@ from seg_material import write_tiny
 
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.losses.segmentation_loss import SegmentationLoss
-from d2sm_plugin.seg import SegmentationScorer, build_segmentor
+from d2sm_plugin.seg import build_segmentor
 from d2sm_plugin.seg.label_values import AS_STORED, describe, label_values
+from d2sm_plugin.seg.scorer import SegmentationScorer
 
 pytest.importorskip("mmseg")
 
