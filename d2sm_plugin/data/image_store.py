@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2sm_plugin.data.decoding import decode_label, decode_rgb
+from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.data.lmdb_store import META_FILE, LmdbReader, read_meta_info
 from d2sm_plugin.data.picture_head import TYPES, UNREAD_TYPES, read_picture_bytes
 from d2sm_plugin.errors import DataError, suggest
@@ -197,14 +198,7 @@ def check_same_keys(images: ImageStore, others: ImageStore, what: str = "label")
 
 
 def _key_of(file: str, root: str) -> str:
-    key = os.path.splitext(file)[0].replace(os.sep, "/")
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataError(f"{root}: the file name {file!r} is not valid UTF-8; rename it") from None
-    if len(key.splitlines()) != 1:
-        raise DataError(f"{root}: the file name {file!r} holds a line break; rename it")
-    return key
+    return check_key(os.path.splitext(file)[0].replace(os.sep, "/"), root)
 
 
 def picture_files(root: str | Path, files_only: bool = True) -> list[str]:

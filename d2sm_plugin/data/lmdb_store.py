@@ -16,6 +16,7 @@ from pathlib import Path
 import lmdb
 from basicsr.utils.file_client import BaseStorageBackend, FileClient
 
+from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import DataError, OptionError, suggest
 
 META_FILE = "meta_info.txt"
@@ -124,7 +125,7 @@ def read_meta_info(path: str | Path) -> dict[str, MetaLine]:
     A line reads ``NAME.png (H,W,C) LEVEL``; the key is the name without its extension.
 
     Raises:
-        DataError: when the file is missing, empty, malformed or names a key twice.
+        DataError: when the file is missing, empty, malformed, names a key twice, or one that leads out of a folder.
     """
     file = Path(path) / META_FILE
     try:
@@ -140,7 +141,7 @@ def read_meta_info(path: str | Path) -> dict[str, MetaLine]:
         match = _META_LINE.match(line)
         if match is None:
             raise DataError(f"{file}: line {number}: expected 'NAME.png (H,W,C) LEVEL', got '{line.strip()[:80]}'")
-        key = os.path.splitext(match["name"])[0]
+        key = check_key(os.path.splitext(match["name"])[0], f"{file}: line {number}")
         if key in records:
             raise DataError(f"{file}: line {number}: record '{key}' is named twice; {_REMEDY}")
         shape = tuple(int(number) for number in match["shape"].split(","))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import time
@@ -35,6 +36,8 @@ _COMMIT_SECONDS = 5.0
 _LOCK_SECONDS = 15.0
 _FIRST_MAP_SIZE = 1 << 28
 _FULL_BELOW = 1 << 20  # bytes free
+_REPLACED = ".replaced"  # how the name of an LMDB ends while a new one takes its place
+_OUR_FILES = {"data.mdb", "lock.mdb", META_FILE, ORIGIN_FILE, PROGRESS_FILE}
 _SAMPLE = 32  # records that are decoded when not all are
 _GO_ON = "what it holds is kept: free some space and give the same command again to go on from there"
 
@@ -78,6 +81,7 @@ class LmdbWriter:
         except OSError as error:
             raise DataError(f"{self.partial}: cannot be written ({error.strerror})") from error
         try:
+            self._check_ours()
             self._environment = self._open()
         except BaseException:
             self._release()
@@ -164,6 +168,12 @@ class LmdbWriter:
             with contextlib.suppress(lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError):
                 environment = lmdb.open(str(self.partial), map_size=map_size, readahead=False)
                 if missing_bytes(environment, file) <= 0:
+                    if environment.stat()["entries"] and not (self.partial / PROGRESS_FILE).is_file():
+                        environment.close()
+                        raise DataError(
+                            f"{self.partial}: its records are not those of an interrupted run (no {PROGRESS_FILE}); "
+                            f"move it away"
+                        )
                     return environment
                 environment.close()
             shutil.rmtree(self.partial)
@@ -232,9 +242,8 @@ class LmdbWriter:
 
     def _rename(self) -> None:
         close_environment(self.path)
-        old = self.path.with_name(self.path.name + ".old")
+        old = self.path.with_name(f".{self.path.name}.{os.getpid()}{_REPLACED}")
         try:
-            shutil.rmtree(old, ignore_errors=True)
             if self.path.exists():
                 self.path.rename(old)
             self.partial.rename(self.path)
@@ -242,7 +251,18 @@ class LmdbWriter:
             if old.exists() and not self.path.exists():
                 old.rename(self.path)
             raise DataError(f"{self.path}: cannot be put in place ({error}); {self.partial} is whole") from error
-        shutil.rmtree(old, ignore_errors=True)
+        for replaced in self.path.parent.glob(f".{glob.escape(self.path.name)}.*{_REPLACED}"):
+            shutil.rmtree(replaced, ignore_errors=True)  # this one, and those of processes that were killed here
+
+    def _check_ours(self) -> None:
+        """Refuse to go on in, or to replace, what another program or the user left under these names."""
+        if self.path.exists() and not (self.path / "data.mdb").is_file():
+            raise DataError(f"{self.path}: it is no LMDB, so it is not replaced; move it away or give another --out")
+        strange = [name for name in os.listdir(self.partial) if name not in _OUR_FILES and not name.startswith(".")]
+        if strange:
+            raise DataError(
+                f"{self.partial}: it holds '{strange[0]}', so it is no unfinished LMDB of ours; move it away"
+            )
 
     def _close(self) -> None:
         if self._environment is not None:

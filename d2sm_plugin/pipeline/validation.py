@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.models.d2sm_model import D2SMModel
@@ -126,7 +127,7 @@ class Evaluator:
 def image_keys(batch: Mapping[str, Any]) -> list[str]:
     """Return the names of a batch's images: ``key``, or the stem of the path where a dataset gives paths alone."""
     if "key" in batch:
-        return list(batch["key"])
+        return [check_key(str(key), "datasets: the key of an image") for key in batch["key"]]
     paths = batch.get("gt_path", batch.get("lq_path"))
     return [Path(path).stem for path in paths]
 

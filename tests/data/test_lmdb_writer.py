@@ -228,3 +228,44 @@ def test_output_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/a.lmdb.partial: cannot be written"):
         write(tmp_path / "file/a.lmdb", range(2))
+
+
+def test_what_others_left_under_neighbouring_names_is_never_touched(tmp_path):
+    path = image_store(tmp_path / "a.lmdb")
+    for name in ("a.lmdb.old", "a.lmdb.bak", "a.lmdb.replaced", ".a.lmdb"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("kept")
+    shutil.copytree(path, tmp_path / "a.lmdb.old" / "copy.lmdb")
+    write(path, range(2), overwrite=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        ".a.lmdb",
+        "a.lmdb",
+        "a.lmdb.bak",
+        "a.lmdb.old",
+        "a.lmdb.replaced",
+    ]
+    assert all((tmp_path / name / "mine").read_text() == "kept" for name in ("a.lmdb.old", ".a.lmdb"))
+    assert len(open_images(tmp_path / "a.lmdb.old" / "copy.lmdb")) == 5
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    path = image_store(tmp_path / "a.lmdb")
+    path.rename(tmp_path / ".a.lmdb.123.replaced")
+    write(path, range(2))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.lmdb"]
+
+
+def test_folders_that_are_not_ours_are_refused(tmp_path):
+    for name in ("a.lmdb", "b.lmdb.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "holiday.jpg").write_text("kept")
+    image_store(tmp_path / "c.lmdb").rename(tmp_path / "c.lmdb.partial")
+    for name, message in (
+        ("a", r"a.lmdb: it is no LMDB, so it is not replaced"),
+        ("b", r"b.lmdb.partial: it holds 'holiday.jpg', so it is no unfinished LMDB of ours"),
+        ("c", r"c.lmdb.partial: its records are not those of an interrupted run"),
+    ):
+        with pytest.raises(DataError, match=message):
+            write(tmp_path / f"{name}.lmdb", range(2), overwrite=True)
+    assert (tmp_path / "a.lmdb/holiday.jpg").exists() and (tmp_path / "b.lmdb.partial/holiday.jpg").exists()
+    assert len(contents(tmp_path / "c.lmdb.partial")) == 5

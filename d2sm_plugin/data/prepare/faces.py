@@ -13,6 +13,7 @@ from tqdm import tqdm
 from d2sm_plugin.data.decoding import decode_rgb, encode_png
 from d2sm_plugin.data.face_scaling import REDUCTIONS, reduce_face
 from d2sm_plugin.data.image_store import FolderStore
+from d2sm_plugin.data.keys import check_name
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.picture_head import read_picture_bytes
 from d2sm_plugin.data.prepare.arguments import add_source, positive, source_folder
@@ -94,7 +95,8 @@ def run(arguments: argparse.Namespace) -> None:
     areas = {name: _area(name, label, scheme, arguments) for name, label in labels.items()}
     splits: dict[str, list[str]] = {}
     for name, label in labels.items():
-        splits.setdefault(label.split or arguments.split, []).append(name)
+        split = check_name(label.split or arguments.split, f"{arguments.splits or arguments.landmarks}: split")
+        splits.setdefault(split, []).append(name)
     for split, names in sorted(splits.items()):
         _write_split(split, {name: files[name] for name in names}, labels, areas, arguments, settings)
 
