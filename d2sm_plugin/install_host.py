@@ -3,8 +3,8 @@
 python -m d2sm_plugin.install_host          # beside the installed package, or in a clone before anything is installed
 
 BasicSR 1.4.2 is a source package. From Python 3.13 on its setup.py ends in ``KeyError: '__version__'``. On any Python
-it asks for torch merely to be built, and it requires ``opencv-python`` and ``tb-nightly`` even beside another OpenCV
-and TensorBoard. Only the standard library is imported here, so that this runs before torch and BasicSR are installed.
+it asks for torch merely to be built, and it puts ``opencv-python`` and ``tb-nightly`` over another OpenCV and
+TensorBoard. Only the standard library is imported here, so that this runs before torch and BasicSR are installed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,10 @@ from pathlib import Path
 HOST = "basicsr>=1.4.2"
 #: Printed by every tool that needs the host and does not find it.
 MISSING = "BasicSR is not installed in this Python; install it with: python -m d2sm_plugin.install_host"
-#: A requirement of BasicSR -> packages that hold the same modules; the first is installed where none is there.
+#: A requirement of BasicSR -> packages with the same modules, over which it is not to be installed.
 SAME_MODULES = {
-    "opencv-python": (
-        "opencv-python",
-        "opencv-python-headless",
-        "opencv-contrib-python",
-        "opencv-contrib-python-headless",
-    ),
-    "tb-nightly": ("tensorboard", "tb-nightly"),
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    "tb-nightly": ("tensorboard",),
 }
 
 
@@ -47,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{sys.executable} has no pip; add it with 'python -m ensurepip' or 'uv pip install pip'", 2)
     try:
         build_and_install(HOST)
-        pip("install", "--quiet", *requirements_of("basicsr"))
+        pip("install", "--quiet", "--no-warn-conflicts", *requirements_of("basicsr"))
     except subprocess.CalledProcessError as error:
         return _fail("BasicSR could not be installed; pip says above why", error.returncode)
     print(f"BasicSR {importlib.metadata.version('basicsr')} is installed in {sys.prefix}")  # noqa: T201
@@ -113,7 +108,7 @@ def exec_into_caller() -> None:
 
 
 def requirements_of(distribution: str) -> list[str]:
-    """Requirements of an installed package, less those whose modules another package gives already.
+    """Requirements of an installed package, less those whose modules another installed package holds already.
 
     setuptools is added from Python 3.12 on: BasicSR imports ``distutils``, which left the standard library then.
     """
@@ -121,10 +116,8 @@ def requirements_of(distribution: str) -> list[str]:
     requirements = ["setuptools"] if sys.version_info >= (3, 12) else []
     for requirement in importlib.metadata.requires(distribution) or []:
         name = re.match(r"[\w.-]+", requirement).group().lower()
-        if name not in SAME_MODULES:
+        if not any(is_installed(other) for other in SAME_MODULES.get(name, ())):
             requirements.append(requirement)
-        elif not any(is_installed(other) for other in SAME_MODULES[name]):
-            requirements.append(SAME_MODULES[name][0])
     return requirements
 
 

@@ -67,12 +67,12 @@ def test_the_search_path_of_the_user_stays(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("there", "expected"),
     [
-        ((), ["numpy>=1.17", "opencv-python", "tensorboard"]),
+        ((), ["numpy>=1.17", "opencv-python", "tb-nightly"]),
         (("opencv-python-headless", "tensorboard"), ["numpy>=1.17"]),
-        (("opencv-python", "tb-nightly"), ["numpy>=1.17"]),
+        (("opencv-python",), ["numpy>=1.17", "opencv-python", "tb-nightly"]),
     ],
 )
-def test_no_second_opencv_or_tensorboard_is_required(there, expected, monkeypatch):
+def test_nothing_is_put_over_another_opencv_or_tensorboard(there, expected, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["numpy>=1.17", "opencv-python", "tb-nightly"])
     monkeypatch.setattr(install_host, "is_installed", there.__contains__)
     assert [name for name in install_host.requirements_of("basicsr") if name != "setuptools"] == expected
