@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from d2sm_plugin.errors import OptionError, ShapeError
-from d2sm_plugin.features import build_extractor
-from d2sm_plugin.losses.functional import check_options, semantic_divergence
-from d2sm_plugin.losses.gather import check_equal_rows, gather_rows
-from d2sm_plugin.losses.image_check import check_range, check_shapes
+from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.losses.clear_centre import ClearCentre
+from d2sm_plugin.losses.functional import check_options, computing_dtype, semantic_divergence
 from d2sm_plugin.losses.queue_sampler import QueueSampler
+from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.losses.shorthands import as_sampler, complete
 from d2sm_plugin.registry import LOSS_REGISTRY, register
@@ -22,8 +21,11 @@ from d2sm_plugin.registry import LOSS_REGISTRY, register
 _not_compiled = getattr(torch, "_disable_dynamo", torch.compiler.disable)
 
 
+KERNELS = ("cosine", "centred_cosine")
+
+
 @register(LOSS_REGISTRY)
-class D2SMLoss(nn.Module):
+class D2SMLoss(SampledObjective):
     """Match the statistics of restored images to those of clear ones, in a semantic feature space (paper, eq. 2 to 9).
 
     Under ``torch.distributed``, and in training mode, the features of all processes form one joint batch, in the
@@ -35,7 +37,7 @@ class D2SMLoss(nn.Module):
     its parameters nor in its ``state_dict``, which holds what the queue and the sampler remember. It runs under the
     autocast of the caller, if any; the divergence never does.
 
-    Without arguments it is the recipe that compared best (preset ``"positions"``): all positions of a late feature map.
+    Without arguments it is the recommended recipe (preset ``"positions"``): all positions of a late feature map.
 
     Args:
         extractor: module that maps images (B, 3, H, W), RGB in [0, 1], to features (B, D); a network of timm, or its
@@ -50,6 +52,10 @@ class D2SMLoss(nn.Module):
         reduction: ``"sum"`` over the samples, as in eq. 2 (not BasicSR's usual ``"mean"``): the value grows with their
             number, queue included. ``"mean"`` divides by that number.
         loss_weight: factor on the result.
+        kernel: ``"cosine"`` is (cos + 1) / 2 of features (eq. 5); ``"centred_cosine"`` is the same of features less the
+            mean of the clear ones, whose rows are less uniform (ours). Without a queue that is the mean of the batch;
+            with a queue of q samples, that of the first q clear samples, which is then frozen so that all rows in the
+            queue are centred alike. Until then each batch is compared by itself.
         preset: ``"positions"`` or ``"paper"``: what takes the place of extractor, queue and patches that are None (see
             :data:`d2sm_plugin.losses.shorthands.PRESETS`). None means ``"positions"`` where no extractor is given.
 
@@ -70,9 +76,6 @@ class D2SMLoss(nn.Module):
     (18, torch.Size([2, 3, 96, 96]))
     """
 
-    takes = ("restored", "gt")
-    joint = True  # features of all processes make one batch
-
     def __init__(
         self,
         extractor: nn.Module | Mapping[str, Any] | str | None = None,
@@ -82,22 +85,23 @@ class D2SMLoss(nn.Module):
         reduction: str = "sum",
         loss_weight: float = 1.0,
         preset: str | None = None,
+        kernel: str = "cosine",
     ) -> None:
-        super().__init__()
         check_options(divergence, reduction)
-        self.divergence, self.reduction, self.loss_weight = divergence, reduction, loss_weight
+        if kernel not in KERNELS:
+            raise OptionError(f"D2SMLoss.kernel: '{kernel}' is unknown{suggest(str(kernel), KERNELS)}")
         parts = complete(preset, extractor=extractor, queue=queue, patches=patches)
+        super().__init__(parts["extractor"], parts["patches"])
+        self.divergence, self.reduction, self.loss_weight = divergence, reduction, loss_weight
         self.queue = as_sampler(parts["queue"], QueueSampler, "D2SMLoss.queue")
-        self.patches = as_sampler(parts["patches"], Sampler, "D2SMLoss.patches")
-        if self.queue is not None and self._within_images:
+        if self.queue is not None and self.within_images:
             raise OptionError(
                 "D2SMLoss: patches with scope 'image' compare samples of one image only, so a queue of other images' "
                 "samples has no part in it; set scope 'batch', or leave the queue out"
             )
-        extractor = build_extractor(parts["extractor"], "D2SMLoss.extractor")
-        self.__dict__["extractor"] = extractor.eval().requires_grad_(False)
+        self.kernel = kernel
+        self.centre = ClearCentre(self.queue.size if self.queue is not None else None) if kernel != "cosine" else None
         self.last: dict[str, Tensor | int] = {}
-        self._range_checked = self._rows_checked = False  # checks that wait for the device are made once
 
     @_not_compiled
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
@@ -116,16 +120,7 @@ class D2SMLoss(nn.Module):
         Raises:
             ShapeError: for images of wrong shape and, at the first call, of another value range.
         """
-        check_shapes(restored, clear)
-        if not self._range_checked:
-            check_range(restored, clear)
-            self._range_checked = True
-        restored_samples, clear_samples = self._samples(restored, clear.detach())
-        if self.training:
-            if not self._rows_checked:
-                check_equal_rows(restored_samples.shape[0] * restored_samples.shape[1], restored_samples.device)
-                self._rows_checked = True
-            restored_samples, clear_samples = gather_rows(restored_samples), gather_rows(clear_samples)
+        restored_samples, clear_samples = self.samples(restored, clear)
         value = self._compare(restored_samples, clear_samples)
         self.last = {
             "divergence": value.detach(),
@@ -137,8 +132,8 @@ class D2SMLoss(nn.Module):
     def extra_repr(self) -> str:
         """Name what is no child module."""
         return (
-            f"extractor={type(self.extractor).__name__}, divergence={self.divergence}, reduction={self.reduction}, "
-            f"loss_weight={self.loss_weight}"
+            f"extractor={type(self.network).__name__}, kernel={self.kernel}, divergence={self.divergence}, "
+            f"reduction={self.reduction}, loss_weight={self.loss_weight}"
         )
 
     @property
@@ -151,35 +146,19 @@ class D2SMLoss(nn.Module):
         """
         return self.reduction if self.queue is None else "queue"
 
-    @property
-    def _within_images(self) -> bool:
-        return self.patches is not None and self.patches.scope == "image"
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> D2SMLoss:
-        self.extractor._apply(fn, recurse)
-        return super()._apply(fn, recurse)
-
-    def _samples(self, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, P, D) of both."""
-        if self.patches is not None:
-            return self.patches(self.extractor, restored, clear)
-        with torch.no_grad():
-            clear_features = self.extractor(clear)
-        features = self.extractor(restored)
-        shape = tuple(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
-        if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[0] != restored.shape[0]:
-            raise ShapeError(
-                f"D2SMLoss.extractor: {type(self.extractor).__name__} must give features (B, D); of images "
-                f"{tuple(restored.shape)} it made {shape}"
-            )
-        return features[:, None], clear_features[:, None]
-
     def _compare(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Divergence of samples (B, P, D)."""
         options = {"kind": self.divergence, "reduction": self.reduction}
-        if self._within_images:
+        queue = self.queue
+        if self.centre is not None:
+            restored, clear = (features.to(computing_dtype(features)) for features in (restored, clear))
+            ready = self.centre.frozen
+            centre = self.centre(clear.flatten(0, 1))
+            restored, clear = restored - centre, clear - centre
+            queue = queue if ready else None
+        if self.within_images:
             values = [semantic_divergence(*pair, **options) for pair in zip(restored, clear, strict=True)]
             total = torch.stack(values)
             return total.sum() if self.reduction == "sum" else total.mean()
         pooled = restored.flatten(0, 1), clear.flatten(0, 1)
-        return semantic_divergence(*pooled, **options) if self.queue is None else self.queue(*pooled, **options)
+        return semantic_divergence(*pooled, **options) if queue is None else queue(*pooled, **options)

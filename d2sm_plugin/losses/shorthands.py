@@ -10,7 +10,7 @@ from d2sm_plugin.registry import LOSS_REGISTRY, build
 
 #: Name -> arguments of D2SMLoss.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # Positions of a late map of a small network: cheaper than windows, and better in docs/results/.
+    # Positions of a late map of a small network: cheaper than windows.
     "positions": {
         "extractor": {"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": "auto", "stride": 16},
         "patches": {"type": "SpatialSampler", "max_positions": 64},
