@@ -15,7 +15,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from d2sm_plugin.data.checked_dataset import CheckedDataset
+from d2sm_plugin.data.dataset_checks import CheckedDataset
 from d2sm_plugin.data.dataset_options import read_dataset_options
 from d2sm_plugin.data.draws import DrawSampler, SeededDraws
 from d2sm_plugin.data.paired_images import check_paired_images

@@ -11,7 +11,7 @@ from data_samples import image_folder, picture, raw_store, write_png, write_stor
 from torch.utils.data import Dataset
 
 from d2sm_plugin.data import paired_images
-from d2sm_plugin.data.checked_dataset import CheckedDataset
+from d2sm_plugin.data.dataset_checks import CheckedDataset
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.pipeline.loaders import build_dataset, build_evaluation_loaders
 
