@@ -79,8 +79,9 @@ class ProgressiveModel(GANModel):
         batch = {**batch, "gt": _reduce_to(batch["gt"], outputs["restored"].shape[-2:])}
         losses = super().compute_losses(batch, outputs)
         if self.net_d is not None and self.penalty:
-            fake, real = ({**batch, **outputs}[name].detach() for name in self.gan_takes)
-            losses["d_penalty"] = self.penalty * self._gradient_penalty(fake, real)
+            fake, real = (images.detach() for images in self._judged({**batch, **outputs}))
+            with self._judging():
+                losses["d_penalty"] = self.penalty * self._gradient_penalty(fake, real)
         return losses
 
     def _gradient_penalty(self, fake: Tensor, real: Tensor) -> Tensor:

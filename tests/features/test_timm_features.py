@@ -65,16 +65,6 @@ def test_stages_by_stride(extractor, cat, stride, channels):
     assert count < whole
 
 
-@pytest.mark.parametrize(("stride", "module"), [(1, 3), (2, 8), (4, 15)])
-def test_vgg16_behind_its_relus_without_normalisation(cat, stride, module):
-    """relu1_2, relu2_2 and relu3_3, which perceptual objectives take, by torchvision's numbers of layers."""
-    torch.manual_seed(0)
-    raw = TimmFeatures("vgg16", weights=None, stride=stride, input_norm=False)
-    expected = raw.network.features[: module + 1](cat)
-    torch.testing.assert_close(raw.feature_map(cat), expected)
-    assert expected.shape[-1] == 224 // stride and expected.min() == 0
-
-
 def test_frozen_and_in_eval_mode_with_a_gradient_to_the_images(extractor, cat):
     extractor.train()
     assert not any(module.training for module in extractor.modules())
