@@ -27,6 +27,16 @@ def test_maps_keep_the_order_and_stop_at_the_first_error(by_processes, workers):
         next(results)
 
 
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_any_way_to_start_processes_serves(method):
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        assert list(ordered_map(_square, [1, 2, 3], 2, by_processes=True)) == [1, 4, 9]
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
 def _large(number):
     return os.getpid(), bytes(300_000)
 

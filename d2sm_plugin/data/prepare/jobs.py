@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -166,17 +167,16 @@ def ordered_map(
 
 def _pool(workers: int, by_processes: bool) -> Executor:
     if by_processes and workers > 1:
-        return ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),))
+        return ProcessPoolExecutor(workers, initializer=_end_with_parent)
     return ThreadPoolExecutor(workers)
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_with_parent() -> None:
     """Make a worker process end when its parent was killed, and leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        multiprocessing.parent_process().join()  # os.getppid() may be that of Python's fork server
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
