@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.data.image_store import ImageStore, LmdbStore, check_same_keys, is_lmdb
+from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.data.picture_head import TYPES, picture_size
 from d2sm_plugin.errors import DataError, OptionError
+
+share_with_host()
 
 #: Of larger sets, so many pairs are looked at, evenly spread; what is wrong with others is told when they are read.
 MOST_LOOKED_AT = 2000
