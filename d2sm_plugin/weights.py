@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,8 @@ from d2sm_plugin.errors import CheckpointError
 
 #: Wrappers under which published checkpoints keep their tensors, in order of preference.
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "netG", "model", "net")
+#: How torch names what it refuses to unpickle.
+_REFUSED = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?GLOBAL ([\w.]+)")
 
 
 def read_weights(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
@@ -24,7 +28,7 @@ def read_weights(source: str | Path, key: str | None = None) -> dict[str, Tensor
             there, or the file itself if it is flat. A leading ``module.`` of the names is removed.
 
     Raises:
-        CheckpointError: when the file is missing, truncated, not a weight file, or lacks ``key``.
+        CheckpointError: when the file is missing, truncated, not a weight file, lacks ``key``, or holds NaN.
     """
     loaded = _load(source)
     if not isinstance(loaded, Mapping):
@@ -33,33 +37,100 @@ def read_weights(source: str | Path, key: str | None = None) -> dict[str, Tensor
         if key not in loaded:
             raise CheckpointError(f"{source}: no entry '{key}'; it holds {', '.join(map(str, loaded))}")
         state = loaded[key]
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"{source}: the entry '{key}' is no state dict but {type(state).__name__}")
     else:
         state = next((loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), Mapping)), loaded)
-    tensors = {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = named_tensors(state, str(source))
+    check_finite(tensors, str(source), ())
+    return tensors
+
+
+def named_tensors(state: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
+    """Return the tensors of a state dict by name, without a leading ``module.``.
+
+    Raises:
+        CheckpointError: when there is none, or one has no name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            if not isinstance(name, str):
+                raise CheckpointError(f"{source}: a tensor has the key {name!r}; expected names, as of a state dict")
+            tensors[name.removeprefix("module.")] = value
     if not tensors:
         raise CheckpointError(f"{source}: it holds no tensors; expected a state dict of a network")
     return tensors
+
+
+def check_finite(state: Mapping[str, Tensor], source: str, parameters: Collection[str] | None = None) -> None:
+    """Refuse weights that no network can work with.
+
+    Args:
+        state: tensors by name.
+        source: where they come from, for the message.
+        parameters: names of those that must not be infinite either; None for all. Buffers may be, such as masks of
+            attention.
+
+    Raises:
+        CheckpointError: naming the source and the first tensor that holds NaN, or infinity where it must not.
+    """
+    for name, tensor in state.items():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        strict = parameters is None or name in parameters
+        bad = ~tensor.isfinite() if strict else tensor.isnan()
+        if bad.any():
+            raise CheckpointError(
+                f"{source}: '{name}' holds values that are no numbers ({int(bad.sum()):,} of {tensor.numel():,}); the "
+                f"training that wrote it had failed: take an earlier checkpoint"
+            )
+
+
+def local_file(source: str | Path) -> Path:
+    """Return the path of a checkpoint.
+
+    Raises:
+        CheckpointError: when there is no such file.
+    """
+    try:
+        path = Path(source).expanduser()
+        there = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have, an unknown home
+        raise CheckpointError(f"{str(source)[:200]!r}: cannot be the path of a checkpoint ({error})") from error
+    if not there:
+        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint, or a URL")
+    return path
+
+
+def load_file(path: Path) -> object:
+    """Return what a file of ``torch.save`` holds, tensors and plain values alone; nothing in it is run.
+
+    Raises:
+        CheckpointError: when it holds anything else, or cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = _REFUSED.search(str(error))
+        what = f"it holds a '{named[1]}'" if named else "it holds more than weights, or is no checkpoint at all"
+        raise CheckpointError(
+            f"{path}: refused, because {what}; convert it once, where you trust it, with "
+            f"torch.save(model.state_dict(), ...)"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason}); is it truncated?") from error
 
 
 def _load(source: str | Path) -> object:
     if str(source).startswith(("http://", "https://")):
         try:
             return torch.hub.load_state_dict_from_url(str(source), map_location="cpu", weights_only=True)
-        except OSError as error:
-            raise CheckpointError(f"{source}: cannot be downloaded ({error}); give a local path instead") from error
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused, because it holds more than weights (or is no checkpoint at all); convert it once, where "
-            f"you trust it, with torch.save(model.state_dict(), ...)"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason}); is it truncated?") from error
+        except Exception as error:  # of the network, of the hub or of torch
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CheckpointError(f"{source}: cannot be downloaded ({reason}); give a local path instead") from error
+    return load_file(local_file(source))
 
 
 def load_weights(network: nn.Module, source: str | Path, key: str | None = None, strict: bool = True) -> list[str]:
@@ -78,7 +149,8 @@ def load_weights(network: nn.Module, source: str | Path, key: str | None = None,
         The names of tensors that were not loaded (empty when ``strict``).
 
     Raises:
-        CheckpointError: when the file cannot be read or, if ``strict``, does not fit the network.
+        CheckpointError: when the file cannot be read, holds values that are no numbers or, if ``strict``, does not fit
+            the network.
     """
     reader = getattr(network, "published_readers", {}).get(Path(source).suffix.lower())
     state = read_weights(source, key) if reader is None else reader(source)
@@ -100,5 +172,9 @@ def load_weights(network: nn.Module, source: str | Path, key: str | None = None,
             f"checkpoint of the same architecture and the same network options"
         )
     fitting = {name: state[name] for name in own if name in state and name not in wrong_shape}
-    network.load_state_dict(fitting, strict=False)
+    check_finite(fitting, str(source), {name for name, _ in network.named_parameters()})
+    try:
+        network.load_state_dict(fitting, strict=False)
+    except RuntimeError as error:  # kinds of tensors that cannot be copied, such as sparse ones
+        raise CheckpointError(f"{source}: cannot be loaded ({' '.join(str(error).split())})") from error
     return sorted({*missing, *unexpected, *wrong_shape})

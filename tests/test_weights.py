@@ -77,3 +77,74 @@ def test_another_architecture_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"not a checkpoint of this Linear; tensors: 2 of another shape"):
         load_weights(nn.Linear(2, 2), tmp_path / "a.pth")
     assert load_weights(nn.Linear(2, 2), tmp_path / "a.pth", strict=False) == ["bias", "weight"]
+
+
+def changed(value):
+    state = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).state_dict()
+    return state | value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"0.weight": torch.full((3, 3), torch.nan)}, r"'0.weight' holds values that are no numbers \(9 of 9\)"),
+        ({"0.bias": torch.tensor([0.0, torch.inf, 1.0])}, r"'0.bias' holds values that are no numbers \(1 of 3\)"),
+        (
+            {"1.running_var": torch.tensor([0.0, torch.nan, 1.0])},
+            r"'1.running_var' holds values that are no numbers .1 of 3.",
+        ),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(tmp_path, change, message):
+    torch.save(changed(change), tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=rf"a\.pth: {message}; the training that wrote it had failed"):
+        load_weights(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), tmp_path / "a.pth")
+
+
+def test_infinite_buffers_are_let_through(tmp_path):
+    network = nn.Linear(2, 2)
+    network.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    assert load_weights(network, tmp_path / "a.pth") == []
+
+
+def test_keys_that_are_no_names(tmp_path):
+    torch.save({0: torch.ones(2), 1: torch.ones(2)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: a tensor has the key 0; expected names"):
+        read_weights(tmp_path / "a.pth")
+    torch.save({"params": [1, 2], "x": torch.ones(2)}, tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match=r"b\.pth: the entry 'params' is no state dict but list"):
+        read_weights(tmp_path / "b.pth", "params")
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    (tmp_path / "text").write_text("a host's name\n")
+    for size in (0, 1, 2, 100):
+        (tmp_path / "zeros").write_bytes(b"\0" * size)
+        with pytest.raises(CheckpointError, match="zeros: "):
+            read_weights(tmp_path / "zeros")
+    with pytest.raises(CheckpointError, match="text: "):
+        read_weights(tmp_path / "text")
+    for source in (tmp_path, "a\0b", "x" * 5000, "~nobody_at_all/x.pth", "http://[", "https://"):
+        with pytest.raises(CheckpointError):
+            read_weights(source)
+
+
+def test_flipped_bits_are_an_error_or_other_numbers(tmp_path):
+    """Whatever bit of a file is flipped, reading it is a CheckpointError or works."""
+    network = nn.Linear(4, 4)
+    torch.save({"params": network.state_dict()}, tmp_path / "a.pth")
+    data = (tmp_path / "a.pth").read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    outcomes = {"refused": 0, "read": 0}
+    for position in torch.randint(len(data), (150,), generator=generator).tolist():
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << (position % 8)
+        (tmp_path / "b.pth").write_bytes(flipped)
+        try:
+            load_weights(network, tmp_path / "b.pth")
+            outcomes["read"] += 1
+        except CheckpointError as error:
+            assert "b.pth" in str(error)
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 0

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.metrics.images import to_uint8
+from d2sm_plugin.metrics.images import check_numbers, to_uint8
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.pipeline.distributed import gather_objects, world
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
@@ -77,6 +77,7 @@ class Evaluator:
             for batch in loader:
                 restored = model.restore(batch, self.val["tile"], self.val["tile_overlap"])
                 keys, extra = image_keys(batch), model.measure(batch, restored)
+                check_numbers(restored, [f"{name}: the restored image '{key}'" for key in keys])
                 if self.segmentation is not None:
                     self.segmentation.add(keys, restored)
                 for position, key in enumerate(keys):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, suggest
+from d2sm_plugin.weights import check_finite, load_file, local_file, named_tensors
 
 #: Weights that ship with this package are named ``package:NAME``.
 PACKAGE = "package:"
@@ -93,13 +92,13 @@ def read_seg_checkpoint(source: str | Path) -> SegCheckpoint:
         CheckpointError: when it is missing, damaged, refused, or holds no tensors.
     """
     path = _local(str(source))
-    loaded = _load(path)
+    with _harmless_types_skipped(path):
+        loaded = load_file(path)
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a checkpoint of mmseg, found {type(loaded).__name__}")
     state = next((loaded[key] for key in ("state_dict", "model") if isinstance(loaded.get(key), Mapping)), loaded)
-    tensors = {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(f"{path}: it holds no tensors; expected a checkpoint of mmseg")
+    tensors = named_tensors(state, str(path))
+    check_finite(tensors, str(path), ())
     classes, palette = _described_classes(loaded.get("meta"))
     return SegCheckpoint(str(source), tensors, classes, palette)
 
@@ -113,8 +112,13 @@ def _described_classes(meta: object) -> tuple[tuple[str, ...], tuple[tuple[int, 
     classes = described.get("classes")
     palette = described.get("palette")
     names = tuple(str(name) for name in classes) if isinstance(classes, (list, tuple)) else ()
-    colours = tuple(tuple(int(v) for v in row) for row in palette) if isinstance(palette, (list, tuple)) else ()
-    return names, colours if len(colours) == len(names) else ()
+    try:
+        colours = tuple(tuple(int(v) for v in row) for row in palette or ())
+    except (TypeError, ValueError):
+        colours = ()
+    if len(colours) != len(names) or not all(len(c) == 3 and 0 <= min(c) <= max(c) <= 255 for c in colours):
+        colours = ()  # as from a file that names none; others are made up
+    return names, colours
 
 
 def _local(source: str) -> Path:
@@ -125,46 +129,25 @@ def _local(source: str) -> Path:
             raise CheckpointError(f"{source}: this package ships no such weights{suggest(name, shipped)}")
         return shipped[name]
     if not source.startswith(("http://", "https://")):
-        path = Path(source).expanduser()
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; give the path or URL of a checkpoint of mmseg")
-        return path
+        return local_file(source)
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(source).path).name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = re.search(r"-([0-9a-f]{8,})\.", path.name)  # published names end in the start of their SHA-256
         try:
             torch.hub.download_url_to_file(source, str(path), hash_prefix=digest and digest.group(1), progress=True)
-        except (URLError, OSError, RuntimeError) as error:
+        except Exception as error:  # of the network, of the hub or of the file system
             raise CheckpointError(f"{source}: cannot be downloaded ({error}); give a local path instead") from error
     return path
-
-
-def _load(path: Path) -> object:
-    try:
-        with _harmless_types_skipped(path):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"Unsupported (?:global|class|operand)[^\n]*?GLOBAL ([\w.]+)", str(error))
-        what = f"it holds a '{named.group(1)}'" if named else "it holds more than weights, or is no checkpoint at all"
-        raise CheckpointError(
-            f"{path}: refused, because {what}; convert it once, where you trust it, with "
-            f"torch.save({{'state_dict': ..., 'meta': ...}}, ...)"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason}); is it truncated?") from error
 
 
 def _harmless_types_skipped(path: Path) -> contextlib.AbstractContextManager[object]:
     """Return a context in which loading with ``weights_only`` puts inert objects in place of harmless foreign ones."""
     serialization = torch.serialization
-    if not hasattr(serialization, "get_unsafe_globals_in_checkpoint"):  # before torch 2.6: such files are refused
-        return contextlib.nullcontext()
     try:
         foreign = serialization.get_unsafe_globals_in_checkpoint(path)
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
-        return contextlib.nullcontext()  # not a zip file: the old format, or damaged, which loading itself will tell
+    except Exception:  # noqa: BLE001  # not a zip file: the old format, or damaged, which loading itself will tell
+        return contextlib.nullcontext()
     return serialization.safe_globals([(_stand_in(name), name) for name in foreign if _HARMLESS.fullmatch(name)])
 
 

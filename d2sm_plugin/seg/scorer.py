@@ -153,6 +153,8 @@ class SegmentationScorer:
         """
         if len(keys) != len(restored):
             raise DataError(f"{WHERE}: {len(keys)} keys for {len(restored)} images")
+        if not restored.isfinite().all():
+            raise DataError(f"{WHERE}: restored images hold values that are no numbers ({', '.join(keys)})")
         images = to_levels(restored.detach(), quantise=True).to(torch.uint8)
         for key, image in zip(keys, images, strict=True):
             if key in self._seen:

@@ -150,3 +150,19 @@ def test_partial_fit_is_refused(tmp_path, tiny):
         build_segmentor(tiny[0], changed(tmp_path, tiny, drop))
     with pytest.raises(CheckpointError, match=r"1 left over \(first: neck\.weight\)"):
         build_segmentor(tiny[0], changed(tmp_path, tiny, add))
+
+
+def test_weights_that_are_no_numbers_and_keys_that_are_no_names(tmp_path):
+    torch.save({"state_dict": {"a": torch.tensor([1.0, torch.nan])}}, tmp_path / "nan.pth")
+    torch.save({0: torch.ones(1)}, tmp_path / "keys.pth")
+    for name, message in (("nan", "'a' holds values that are no numbers"), ("keys", "a tensor has the key 0")):
+        with pytest.raises(CheckpointError, match=rf"{name}\.pth: {message}"):
+            read_seg_checkpoint(tmp_path / f"{name}.pth")
+
+
+@pytest.mark.parametrize("palette", ["red", [1, 2], [["a", "b", "c"]], [[0, 0, 256]], [[0, 0]], None])
+def test_palettes_that_are_none(tmp_path, palette):
+    meta = {"dataset_meta": {"classes": ["a"], "palette": palette}}
+    torch.save({"state_dict": {"a": torch.ones(1)}, "meta": meta}, tmp_path / "a.pth")
+    read = read_seg_checkpoint(tmp_path / "a.pth")
+    assert (read.classes, read.palette) == (("a",), ())
