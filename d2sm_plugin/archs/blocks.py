@@ -105,11 +105,12 @@ def conv_act(
     return nn.Sequential(conv, make_activation(activation))
 
 
-def reflect_conv(channels_in: int, channels_out: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+def reflect_conv(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, bias: bool = True
+) -> nn.Conv2d:
     """Return a convolution with reflection padding of half a kernel, so that stride 1 keeps the size."""
-    return nn.Conv2d(
-        channels_in, channels_out, kernel_size, stride=stride, padding=kernel_size // 2, padding_mode="reflect"
-    )
+    padding = kernel_size // 2
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias, padding_mode="reflect")
 
 
 def conv_stack(channels: list[int], activation: str = "relu", last_activation: str | None = None) -> nn.Sequential:

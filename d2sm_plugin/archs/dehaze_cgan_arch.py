@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2sm_plugin.archs.blocks import LEAKY_SLOPE, check_images, pad_to_multiple
 from d2sm_plugin.errors import OptionError, ShapeError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 #: Channels behind every halving, in multiples of those of the first.
 _WIDTHS = (1, 2, 4, 8, 16, 16, 16, 16)

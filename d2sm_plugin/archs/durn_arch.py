@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images, conv_act, pad_to_multiple, reflect_conv
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 #: Kernels of the published network's twelve blocks.
 _KERNELS = (5, 5, 7, 7, 11, 11, 11, 11, 11, 11, 11, 11)

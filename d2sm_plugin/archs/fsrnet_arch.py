@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import LEAKY_SLOPE, check_images
 from d2sm_plugin.archs.face_images import check_multiple
-from d2sm_plugin.archs.fsrnet_blocks import ImagePart, PriorNetwork, norm_relu, reflect_conv
+from d2sm_plugin.archs.fsrnet_blocks import ImagePart, PriorNetwork, norm_relu, plain_conv
 from d2sm_plugin.archs.fsrnet_names import rename_fsrnet
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
@@ -54,7 +54,7 @@ class FSRNet(nn.Module):
         if len(num_block) != 3:
             raise OptionError(f"FSRNet.num_block: expected three numbers, as in [3, 12, 3], got {num_block}")
         coarse, encoder, decoder = num_block
-        self.coarse = ImagePart(norm_relu(reflect_conv(3, num_feat)), num_feat, coarse, 3)
+        self.coarse = ImagePart(norm_relu(plain_conv(3, num_feat)), num_feat, coarse, 3)
         down = nn.Conv2d(3, num_feat, 3, 2, 1, bias=False)
         self.encoder = ImagePart(norm_relu(down), num_feat, encoder, num_feat)
         self.prior = PriorNetwork(num_feat, num_prior_feat)

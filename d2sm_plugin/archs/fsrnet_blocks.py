@@ -7,14 +7,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from d2sm_plugin.archs.blocks import reflect_conv
 from d2sm_plugin.archs.hourglass_blocks import Hourglass
 
 _HOURGLASSES, _LEVELS = 2, 3
 
 
-def reflect_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """Return a 3x3 convolution without bias that keeps the size; the border is reflected."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect", bias=False)
+#: The 3x3 convolution of the residual parts.
+plain_conv = partial(reflect_conv, bias=False)
 
 
 def norm_relu(layer: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
@@ -32,7 +32,7 @@ class ReflectResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *norm_relu(reflect_conv(channels, channels)), reflect_conv(channels, channels), nn.BatchNorm2d(channels)
+            *norm_relu(plain_conv(channels, channels)), plain_conv(channels, channels), nn.BatchNorm2d(channels)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class ImagePart(nn.Module):
         super().__init__()
         self.head = nn.Sequential(*head)
         self.blocks = nn.Sequential(*(ReflectResidualBlock(channels) for _ in range(num_block)))
-        self.tail = reflect_conv(channels, out_channels)
+        self.tail = plain_conv(channels, out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H', W') in [-1, 1]."""

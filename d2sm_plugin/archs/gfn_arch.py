@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2sm_plugin.archs.blocks import check_images, resize_bicubic
 from d2sm_plugin.archs.caffemodel import read_caffemodel
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 #: Slope of the leaky ReLU behind every convolution, those of the confidence maps and between the scales included.
 SLOPE = 0.1

@@ -9,12 +9,11 @@ import re
 from collections.abc import Mapping
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import ResidualDenseBlock, check_images, conv_act
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 ROWS, COLUMNS = 3, 6
 #: The first half of the columns goes down the scales, the second half comes up again.

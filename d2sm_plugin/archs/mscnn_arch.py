@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +17,7 @@ from d2sm_plugin.archs.blocks import check_images, resize_bicubic
 from d2sm_plugin.archs.guided_filter import guided_filter
 from d2sm_plugin.archs.mscnn_weights import read_mscnn_weights
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 VARIANTS = ("released", "paper")
 #: Side of the window of the minimum filter from which the airlight is read, in pixels.

@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2sm_plugin.archs.blocks import LEAKY_SLOPE, check_images, pad_to_multiple, reflect_conv
 from d2sm_plugin.archs.msbdn_blocks import residual_group
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.registry import register
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 LEVELS = 4
 #: Images are mirrored to a side of at least this, so that the coarsest map can be padded by reflection.

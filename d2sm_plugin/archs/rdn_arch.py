@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from d2sm_plugin.archs.blocks import check_images
+from d2sm_plugin.archs.blocks import ResidualDenseBlock, check_images
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _STAGES = {2: 1, 4: 2, 8: 3}
-
-
-class _DenseLayer(nn.Module):
-    """Convolution and ReLU whose output is appended to its input."""
-
-    def __init__(self, in_channels: int, growth: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, growth, 3, padding=1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.cat((features, torch.relu(self.conv(features))), dim=1)
-
-
-class ResidualDenseBlock(nn.Module):
-    """Dense layers in a row and a 1x1 convolution back to the input's channels, added to the input.
-
-    Args:
-        channels: of input and output.
-        growth: channels that each layer appends.
-        num_layers: dense layers.
-    """
-
-    def __init__(self, channels: int, growth: int, num_layers: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*(_DenseLayer(channels + n * growth, growth) for n in range(num_layers)))
-        self.lff = nn.Conv2d(channels + num_layers * growth, channels, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (B, C, H, W) to the same shape."""
-        return features + self.lff(self.layers(features))
 
 
 @register(ARCH_REGISTRY)
@@ -47,8 +20,8 @@ class RDN(nn.Module):
     """RDN (Zhang et al.: "Residual dense network for image super-resolution", CVPR 2018).
 
     The defaults are the network of the paper's Table 2: 22,418,819 parameters, by 8, for which a third pixel-shuffle
-    stage is added to the published network by 4 (22,271,107). Tensors are named as in the port yjn870/RDN-pytorch,
-    whose files load; those by 4 fill all but the third stage when ``path.strict_load_g`` is false.
+    stage is added to the published network by 4 (22,271,107). Files of the port yjn870/RDN-pytorch load; those by 4
+    fill all but the third stage when ``path.strict_load_g`` is false.
 
     Args:
         scale: 2, 4 or 8.
@@ -108,3 +81,12 @@ class RDN(nn.Module):
             features = block(features)
             outputs.append(features)
         return self.output(self.upscale(self.gff(torch.cat(outputs, dim=1)) + shallow))
+
+    @staticmethod
+    def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Map the tensor names of the port to ours; others stay as they are."""
+        return {_own_name(name): tensor for name, tensor in state.items()}
+
+
+def _own_name(name: str) -> str:
+    return re.sub(r"^(rdbs\.\d+\.layers\.\d+)\.conv\.", r"\1.", name).replace(".lff.", ".merge.")

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import ShapeError
-from d2sm_plugin.registry import build, register
+from d2sm_plugin.registry import LOSS_REGISTRY, build, register
 
 
 @register(LOSS_REGISTRY)
