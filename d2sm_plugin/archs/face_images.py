@@ -1,4 +1,4 @@
-"""What the networks for faces share: the colour they subtract, and a check of sizes."""
+"""Image conventions of the networks for faces: the colour they subtract, and a check of sizes."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
 
 
 class _Level(nn.Module):
-    """What one resolution of an hourglass has: the way across, the way down and the way up."""
+    """One resolution of an hourglass: the way across, the way down and the way up."""
 
     def __init__(self, make_block: Callable[[], nn.Module]) -> None:
         super().__init__()

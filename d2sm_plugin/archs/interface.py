@@ -1,4 +1,4 @@
-"""How the rest of the package talks to a network: what it takes, what it returns.
+"""Interface between networks and the rest of the package: inputs and named outputs.
 
 A network may say by optional class attributes what BasicSR's networks leave unsaid:
 

@@ -43,7 +43,7 @@ class HazyImage:
 
 @dataclass(frozen=True)
 class HazeRange:
-    """What random haze is drawn from, uniformly.
+    """Ranges that random haze is drawn from, uniformly.
 
     Attributes:
         beta: lowest and highest scattering coefficient, in 1/metre. Visibility (5 % contrast left) is ``3 / beta``.

@@ -1,4 +1,4 @@
-"""What an LMDB is made of: one record, and the notes that let an interrupted run go on."""
+"""Records of an LMDB, and the notes that let an interrupted run go on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Record:
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """What is remembered of a stored record: enough for ``meta_info.txt`` and to tell whether it is intact."""
+    """Notes on a stored record: enough for ``meta_info.txt`` and to tell whether it is intact."""
 
     key: str
     suffix: str

@@ -47,7 +47,7 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True)
 class MetaLine:
-    """What ``meta_info.txt`` says of one record: file name with extension, (height, width, channels), compression."""
+    """Line of ``meta_info.txt`` for one record: file name with extension, (height, width, channels), compression."""
 
     name: str
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What a picture file says of itself before a pixel is decoded: type, size and orientation; and what is refused there.
+"""Heads of picture files: type, size and orientation, read before a pixel is decoded; and what is refused there.
 
 Every tool opens pictures here, so that they agree on what a picture is.
 """
@@ -48,7 +48,7 @@ _JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 
 @dataclass(frozen=True)
 class PictureHead:
-    """What the head of a picture file says.
+    """Type, size and orientation that the head of a picture file states.
 
     Attributes:
         type: ``"PNG"``, ``"JPEG"``, ``"BMP"``, ``"TIFF"``, ``"WEBP"`` or ``"AVIF"``.

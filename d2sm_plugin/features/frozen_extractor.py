@@ -1,4 +1,4 @@
-"""What all semantic feature extractors share: frozen, in eval mode, fed with plain images."""
+"""Base of all semantic feature extractors: frozen, in eval mode, fed with plain images."""
 
 from __future__ import annotations
 

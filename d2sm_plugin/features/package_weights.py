@@ -30,7 +30,7 @@ def package_of(model: str) -> str | None:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package of weights is installed."""
+    """Tell whether a package of weights is installed."""
     return importlib.util.find_spec(_PACKAGES[package][1]) is not None
 
 

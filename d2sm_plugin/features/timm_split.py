@@ -1,4 +1,4 @@
-"""Where a timm network can be cut in two."""
+"""Places where a timm network can be cut in two."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def stages(network: nn.Module) -> Sequence[dict[str, Any]]:
 
 
 def late_part(network: nn.Module, model: str, stage: int, last: int | None) -> Callable[[Tensor], Tensor]:
-    """What a timm network does with the map (B, C, h, w) of a stage until it has features (B, D).
+    """Late part of a timm network: from the map (B, C, h, w) of a stage to features (B, D).
 
     Args:
         network: without its classifier.
@@ -42,7 +42,7 @@ def late_part(network: nn.Module, model: str, stage: int, last: int | None) -> C
 
 
 def between(network: nn.Module, model: str, first: int, last: int) -> nn.Module:
-    """What makes the map of a stage out of the map of an earlier one.
+    """Modules that make the map of a stage out of the map of an earlier one.
 
     Raises:
         OptionError: when the network is neither built like EfficientNet nor ResNet, or the earlier stage is its stem.

@@ -1,4 +1,4 @@
-"""How the values of an objective on several mini-batches make its value on the joint batch."""
+"""Accumulation: an objective's value on the joint batch, from its values on several mini-batches."""
 
 from __future__ import annotations
 

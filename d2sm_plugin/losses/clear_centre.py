@@ -35,7 +35,7 @@ class ClearCentre(StateModule):
 
     @property
     def frozen(self) -> bool:
-        """Whether the centre has been found and stays."""
+        """True once the centre has been found and stays."""
         return self.samples is not None and int(self.count) >= self.samples
 
     def forward(self, clear: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Are these images what the objective is defined on?"""
+"""Checks of images that an objective is given: shapes and value range."""
 
 from __future__ import annotations
 

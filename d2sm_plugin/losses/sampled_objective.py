@@ -49,7 +49,7 @@ class SampledObjective(FrozenNetworkObjective):
 
     @property
     def within_images(self) -> bool:
-        """Whether samples are compared with those of their own image alone."""
+        """True if samples are compared with those of their own image alone."""
         return self.patches is not None and self.patches.scope == "image"
 
     def samples(self, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:

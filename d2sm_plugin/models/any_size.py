@@ -23,7 +23,7 @@ Forward = Callable[..., Tensor]
 
 
 class _Needs:
-    """What was found out about one network."""
+    """Sizes that one network is known to need."""
 
     def __init__(self) -> None:
         self.multiple_for: dict[tuple[int, int], int] = {}  # of sizes that need padding
@@ -83,7 +83,7 @@ def forward_any_size(network: nn.Module, forward: Forward, inputs: Sequence[Tens
 
 
 def _passes(needs: _Needs, forward: Forward, inputs: Sequence[Tensor], multiple: int) -> bool:
-    """Whether images pass whose sides are odd multiples of a number, found on a small part of the given ones."""
+    """Tell whether images pass whose sides are odd multiples of a number, found on a small part of the given ones."""
     if multiple not in needs.works:
         times = -(-_TRIAL_SIDE // multiple) | 1
         size = (multiple * times, multiple * (times + 2))
@@ -122,7 +122,7 @@ def _reflected(length: int, wanted: int, device: torch.device) -> Tensor:
 
 
 def _scale(restored: Tensor, size: tuple[int, int]) -> int | None:
-    """How many times larger a result is; None where that is no whole number, the same for both sides."""
+    """Scale of a result against its input; None where that is no whole number, the same for both sides."""
     scale = restored.shape[-2] // size[0]
     return scale if scale and tuple(restored.shape[-2:]) == (scale * size[0], scale * size[1]) else None
 

@@ -42,7 +42,7 @@ class StepGuard:
         self.in_a_row = self.total = 0
 
     def lets_through(self, record: StepRecord, networks: Networks, optimizers: Sequence[Optimizer]) -> bool:
-        """Whether the optimisers may step: the one place where a step waits for the device.
+        """Tell whether the optimisers may step: the one place where a step waits for the device.
 
         Raises:
             TrainingError: after ``limit`` steps in a row, and at once where weights are spoilt already.

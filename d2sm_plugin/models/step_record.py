@@ -1,4 +1,4 @@
-"""What the mini-batches of one training step leave behind."""
+"""Record of one training step: losses, gradient norms and sample names of its mini-batches."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StepRecord:
         }
 
     def all_finite(self) -> Tensor:
-        """Whether what was differentiated is finite, as a flag on the device."""
+        """Tell whether what was differentiated is finite, as a flag on the device."""
         return torch.isfinite(torch.stack(self.totals)).all()
 
     def nonfinite_losses(self) -> str:

@@ -1,4 +1,4 @@
-"""How the weight of an objective changes while a network is trained."""
+"""Schedules of the weight of an objective while a network is trained."""
 
 from __future__ import annotations
 

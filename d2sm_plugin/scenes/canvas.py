@@ -79,7 +79,7 @@ class Camera:
 
 
 class Paint(NamedTuple):
-    """What a surface looks like and what it is.
+    """Look and class of a surface.
 
     Attributes:
         label: class of its pixels.
@@ -186,7 +186,7 @@ class Canvas:
             cv2.fillPoly(self.numbers, shapes, number, lineType=cv2.LINE_8, shift=_SHIFT)
 
     def sees(self, x: float, z: float, radius: float) -> bool:
-        """Whether something at (x, z) that reaches ``radius`` metres around may be in the picture."""
+        """Tell whether something at (x, z) that reaches ``radius`` metres around may be in the picture."""
         if z + radius < NEAR:
             return False
         scale = self.camera.focal / max(z, NEAR)

@@ -16,7 +16,7 @@ _STATIONS = np.concatenate(([0.8], np.geomspace(2.0, FAR, 22)))
 
 @dataclass(frozen=True)
 class Theme:
-    """How likely things are in one kind of street; shares of the frontage, the rest is open ground."""
+    """Likelihood of things in one kind of street; shares of the frontage, the rest is open ground."""
 
     building: float
     house: float
@@ -74,7 +74,7 @@ class Street:
     crossing_width: float
 
     def shift(self, z: np.ndarray | float) -> np.ndarray | float:
-        """How far the street has moved sideways at depth z."""
+        """Sideways shift of the street at depth z."""
         return self.bend * np.minimum(z, 120.0) ** 2
 
     def at(self, x: float, z: float) -> np.ndarray:
@@ -82,7 +82,7 @@ class Street:
         return np.array((x + self.shift(z), z))
 
     def crosses(self, z: float, margin: float = 0.0) -> bool:
-        """Whether depth z lies in the side street."""
+        """Tell whether depth z lies in the side street."""
         if self.crossing is None:
             return False
         return self.crossing - margin < z < self.crossing + self.crossing_width + margin

@@ -1,4 +1,4 @@
-"""What stands and moves in a generated street: frontage, greenery, furniture, vehicles and people, far to near."""
+"""Things that stand and move in a generated street: frontage, greenery, furniture, vehicles and people, far to near."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _CIRCLE = np.stack((np.cos(np.linspace(0, 2 * np.pi, 14)[:-1]), np.sin(np.linspa
 
 @dataclass(frozen=True)
 class Pose:
-    """Where something stands and where it heads; heading 0 drives away from the camera, radians, clockwise."""
+    """Place and heading of a thing; heading 0 drives away from the camera, radians, clockwise."""
 
     x: float
     z: float

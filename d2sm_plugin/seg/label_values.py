@@ -1,4 +1,4 @@
-"""What an mmseg config makes of the values that are stored in label maps, before they are counted."""
+"""Label values: the classes that an mmseg config makes of what is stored in label maps."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _NOT_GEOMETRY = ("LoadImageFromFile", "LoadImageFromNDArray", "LoadAnnotations",
 
 @dataclass(frozen=True)
 class Padding:
-    """Where an image lies in the padded tensor: rows and columns added below and to the right."""
+    """Padding of an image: rows and columns added below and to the right."""
 
     height: int
     width: int

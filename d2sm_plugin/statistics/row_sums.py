@@ -49,7 +49,7 @@ def row_divergences(sums: Tensor, kind: str) -> Tensor:
 
 
 class Slopes(NamedTuple):
-    """What the derivative of the divergence of rows by the cosines of their pairs is made of, in one dtype."""
+    """Parts of the derivative of rows' divergence by the cosines of their pairs, in one dtype."""
 
     mean: Tensor
     shrink: Tensor

@@ -22,7 +22,7 @@ _CELEBA_SPLITS = {"0": "train", "1": "val", "2": "test"}
 
 @dataclass(frozen=True)
 class FaceLabel:
-    """What is known of one face.
+    """Labels of one face.
 
     Attributes:
         points: float32 (P, 2) in pixels of the photograph.

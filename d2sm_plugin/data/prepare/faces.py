@@ -127,7 +127,7 @@ def _match_files(labels: Mapping[str, FaceLabel], store: FolderStore, source: st
 
 
 def _of_dicnet(arguments: argparse.Namespace) -> bool:
-    """Whether the labels are one of the lists of DICNet's authors, boxes included."""
+    """Tell whether the labels are one of the lists of DICNet's authors, boxes included."""
     return Path(arguments.landmarks).suffix == ".pkl" and arguments.boxes is None
 
 

@@ -96,7 +96,7 @@ class _Stage(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _plan(levels: tuple[_Level, ...], windows: tuple[tuple[int, int], ...]) -> list[_Stage]:
-    """What each step takes, and, at the end, how the windows are put together."""
+    """Stages of the plan: the input of each step, and, at the end, the layout of the windows."""
     layout, stages = _Layout(levels[0], windows), []
     for level in levels[1:]:
         behind = _Layout(level, windows)
@@ -153,7 +153,7 @@ _WHOLE: Shape = (None, None)
 
 
 class _Layout:
-    """Which pieces there are behind a step, and where they hold what of which window.
+    """Pieces behind a step, and the places in them of each window's cells.
 
     Pieces of one shape are one batch: (parts * B, C, h, w), part by part.
     """
@@ -177,14 +177,14 @@ class _Layout:
         return rows, columns, 0 if rows.strip is None else row, 0 if columns.strip is None else column
 
     def strips(self, shape: Shape, before: _Layout) -> PieceLayout:
-        """How the strips or corners of a shape are put together out of the pieces before the step."""
+        """Layout of the strips or corners of a shape, out of the pieces before the step."""
         places = []
         for number, (rows, columns, row, column) in enumerate(self.shapes[shape]):
             places += before.places(number, (row, column), (rows.offset, columns.offset), (rows.strip, columns.strip))
         return PieceLayout(places, len(self.shapes[shape]), shape, image_first=False)
 
     def windows(self) -> PieceLayout:
-        """How the windows are put together."""
+        """Layout of the windows."""
         sides, places = (self.level.cells, self.level.cells), []
         for number, corner in enumerate(self.corners):
             places += self.places(number, corner, (0, 0), sides)
@@ -205,7 +205,7 @@ class _Layout:
         return places
 
     def _spans(self, corner: int, first: int, count: int | None) -> list[_Span]:
-        """Where cells along an axis are."""
+        """Spans of cells along an axis."""
         of_image = corner // self.level.stride
         if count is None:
             return [_Span(self.level.bands[1], 0, -1, 0)]

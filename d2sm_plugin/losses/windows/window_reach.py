@@ -1,4 +1,4 @@
-"""How far the early layers of an extractor see: what a window's border changes, and what windows have in common."""
+"""Reach of an extractor's early layers: what a window's border changes, and what windows have in common."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Early = Callable[[Tensor], Tensor]
 
 
 class Reach(NamedTuple):
-    """What a cell of a map sees: pixels ``before`` its own first one, and the last one ``after`` it."""
+    """Pixels that a cell of a map sees: those ``before`` its own first one, and the last one ``after`` it."""
 
     before: int
     after: int

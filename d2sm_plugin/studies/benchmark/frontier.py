@@ -31,7 +31,7 @@ _FIRST = "crop, plain layout, not folded"
 
 
 class _Way(NamedTuple):
-    """How windows are evaluated: options of the extractor and of :class:`PatchSampler`."""
+    """One way to evaluate windows: options of the extractor and of :class:`PatchSampler`."""
 
     name: str
     fold: bool
@@ -53,7 +53,7 @@ def _ways(network: FrozenExtractor, foldable: bool) -> list[_Way]:
 
 
 def _can_split(network: FrozenExtractor, stride: int) -> bool:
-    """Whether there is a map of this stride, and the padding of a window of 224 leaves half of it to share."""
+    """Tell whether there is a map of this stride, and the padding of a window of 224 leaves half of it to share."""
     try:
         early, _ = network.split(stride)
         reach = measure_reach(early, stride, network.mean)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class Spent(NamedTuple):
-    """What a step returns when other processes did its work: their wall time and CPU time in seconds."""
+    """Result of a step whose work other processes did: their wall time and CPU time in seconds."""
 
     wall: float
     cpu: float
@@ -25,7 +25,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a measurement runs on and how long.
+    """Device, repeats and size of a measurement.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
@@ -99,7 +99,7 @@ def count_flops(step: Step) -> int:
 
 
 def _uncounted() -> dict[object, Callable[..., int]]:
-    """How to count products added in place, which PyTorch does not."""
+    """Counters of products added in place, which PyTorch does not."""
 
     def added(_total: Sequence[int], left: Sequence[int], right: Sequence[int], **_options: object) -> int:
         return 2 * math.prod(left) * right[1]

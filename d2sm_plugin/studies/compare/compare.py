@@ -60,7 +60,7 @@ def _measure_cost(suite: Suite, jobs: Sequence[SuiteRun], report: Path, args: ar
 
 
 def _cost_is_due(suite: Suite, jobs: Sequence[SuiteRun], report: Path, args: argparse.Namespace) -> bool:
-    """Whether everything has run, and cost is still to be measured."""
+    """Tell whether everything has run, and cost is still to be measured."""
     if args.report_only or args.no_cost or not all(job.finished() for job in jobs):
         return False
     return set(read_cost(suite, jobs, report)) != set(suite.variants)

@@ -50,7 +50,7 @@ class SuiteRun:
 
     @cached_property
     def definition(self) -> dict[str, Any]:
-        """What the training's result depends on, beside the seed; empty where nothing is trained."""
+        """Options that the training's result depends on, beside the seed; empty where nothing is trained."""
         return {} if self.train is None else essence(self.train, self.processes)
 
     @property
@@ -60,7 +60,7 @@ class SuiteRun:
 
     @property
     def experiment(self) -> Path:
-        """What the training writes."""
+        """Folder that the training writes."""
         return self.out / "experiments" / self.name
 
     @cached_property
@@ -81,15 +81,15 @@ class SuiteRun:
         return self.experiment / "models" / "net_g_latest.pth"
 
     def trained(self) -> bool:
-        """Whether nothing is left to train."""
+        """True when nothing is left to train."""
         return self.train is None or (self.folder / TRAINED).is_file()
 
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """True when nothing is left to do."""
         return self.trained() and self.result.is_file()
 
     def busy(self) -> bool:
-        """Whether some process, of another call perhaps, is at work on it."""
+        """Tell whether some process, of another call perhaps, is at work on it."""
         if not self.folder.is_dir():
             return False
         lock = FileLock(self.folder / LOCK)

@@ -23,7 +23,7 @@ _LAST_LINES = 12
 
 @dataclass
 class Outcome:
-    """What became of the jobs of a call.
+    """Outcome of the jobs of a call.
 
     Attributes:
         failed: job -> exit status.

@@ -23,7 +23,7 @@ _COLUMNS += ("reverse_kl_per_sample", "feature_mse", "cosine_distance", "own_nea
 
 @dataclass(frozen=True)
 class Divergence:
-    """What was measured of one method, at one noise level, in one view.
+    """Measurements of one method, at one noise level, in one view.
 
     Attributes:
         view: name of the extractor.

@@ -15,7 +15,7 @@ from d2sm_plugin.files import write_csv, write_json, write_whole
 
 @dataclass
 class FaceScores:
-    """What was measured of every face of every method.
+    """Measurements of every face of every method.
 
     Attributes:
         methods: names, in the order of the table.

@@ -1,4 +1,4 @@
-"""How far restored samples are from their clear ones: each sample, and its place among the others."""
+"""Distances of restored samples from their clear ones: each sample, and its place among the others."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _row_sums(rows: Rows) -> Tensor:
 
 
 def _own_nearest(rows: Rows) -> Tensor:
-    """Whether no clear sample is nearer to a restored one than its own, (N,)."""
+    """Tell whether no clear sample is nearer to a restored one than its own, (N,)."""
     count, clear = len(rows.restored), rows.clear
     own = torch.empty(count, dtype=torch.bool, device=clear.device)
     for start, stop in spans(0, count, count):

@@ -1,4 +1,4 @@
-"""How well a segmentation network reads several sets of restored images, in one table."""
+"""Semantic accuracy of several sets of restored images, in one table."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _READERS = 2
 
 @dataclass(frozen=True)
 class MethodScores:
-    """What was measured of one method.
+    """Measurements of one method.
 
     Attributes:
         name: of the method.

@@ -22,7 +22,7 @@ _PLACE = "{sigma}"
 
 @dataclass(frozen=True)
 class Material:
-    """What is compared.
+    """Images and methods that are compared.
 
     Attributes:
         keys: of the images.

@@ -41,7 +41,7 @@ class View:
 
     @property
     def within_images(self) -> bool:
-        """Whether samples are compared with those of the same image only (scope ``image``)."""
+        """True if samples are compared with those of the same image only (scope ``image``)."""
         return self.objective.patches is not None and self.objective.patches.scope == "image"
 
     @torch.no_grad()

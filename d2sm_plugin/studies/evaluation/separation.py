@@ -1,4 +1,4 @@
-"""How well restored samples can be told from clear ones: scores of a two-sample comparison."""
+"""Separation of restored samples from clear ones: scores of a two-sample comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lower precision can give at most: one convolution, with nothing around it."""
+"""The most that lower precision can give: one convolution, with nothing around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the time of a step grows with the queue."""
+"""Time of a step against the size of the queue."""
 
 from __future__ import annotations
 
