@@ -28,7 +28,7 @@ BELOW = {
     "metrics": ["faces", "registry", "weights"],
     "archs": ["faces", "features"],
     "data": ["faces", "files", "scenes", "registry", "version"],
-    "seg": ["data", "extras", "weights"],
+    "seg": ["data", "extras", "safe_yaml", "weights"],
     "losses": ["statistics", "features", "seg", "extras"],
     "models": ["archs", "boundary", "losses", "metrics"],
     "options": ["models", "safe_yaml"],

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.safe_yaml import parse_yaml
 
 Colour = tuple[int, int, int]
 
@@ -101,8 +100,12 @@ def load_class_set(source: str | Path) -> ClassSet:
     """
     if str(source) in KNOWN:
         return KNOWN[str(source)]
-    path = Path(source).expanduser()
-    if not path.is_file():
+    try:
+        path = Path(source).expanduser()
+        there = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name that no file can have, an unknown home
+        there = False
+    if not there:
         raise OptionError(f"classes '{source}': no such class set or file{suggest(str(source), KNOWN)}, or a file")
     described = _parse(path)
     block = described if isinstance(described, Mapping) else {"classes": described}
@@ -125,8 +128,10 @@ def _parse(path: Path) -> Any:
         if path.suffix == ".json":
             return json.loads(text)
         if path.suffix in (".yml", ".yaml"):
-            return yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+            return parse_yaml(text, str(path))
+    except OptionError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(f"{path}: cannot be read as a class file ({' '.join(str(error).split())})") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 

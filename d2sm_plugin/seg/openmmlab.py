@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import random
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import torch
 
 from d2sm_plugin.errors import DependencyError, OptionError
 from d2sm_plugin.extras import install_command, missing
+from d2sm_plugin.seg.plain_config import SUFFIXES, read_plain_config
 
 #: Folder of the configs that come with this package.
 OWN_CONFIGS = Path(__file__).parent / "configs"
@@ -34,6 +36,20 @@ def require_mmseg() -> None:
             import mmseg.models  # noqa: F401
     except (ImportError, AssertionError, AttributeError, RuntimeError) as error:
         raise missing("mmseg", "segmentation", error) from error
+
+
+@contextmanager
+def nothing_unpickled() -> Iterator[None]:
+    """Make every ``torch.load`` of other packages read with ``weights_only``, whatever it asks for."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager
@@ -62,9 +78,12 @@ def find_config(config: str | Path) -> Path:
         OptionError: when there is neither such a file nor such a name; the message gives the nearest names.
         DependencyError: when mmseg is needed to look the name up, and missing.
     """
-    path = Path(config).expanduser()
-    if path.is_file():
-        return path.resolve()
+    try:
+        path = Path(config).expanduser()
+        if path.is_file():
+            return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have, an unknown home
+        raise OptionError(f"config {str(config)[:200]!r}: cannot be the path of a config ({error})") from error
     name = Path(config).stem if str(config).endswith(".py") else Path(config).name
     own = {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
     if name in own:
@@ -106,7 +125,8 @@ def _shipped_configs() -> dict[str, Path]:
 def read_config(config: str | Path) -> Any:
     """Read an mmseg config with everything it inherits.
 
-    A config is Python, and reading it runs it: use configs you trust.
+    A config in Python (``.py``) is run by reading it: use those you trust. One in YAML or JSON is data, see
+    :mod:`d2sm_plugin.seg.plain_config`.
 
     Args:
         config: see :func:`find_config`.
@@ -122,9 +142,12 @@ def read_config(config: str | Path) -> Any:
 
     path = find_config(config)
     try:
-        loaded = Config.fromfile(str(path))
-    except (OSError, SyntaxError, KeyError, NameError, TypeError, AttributeError, ImportError, ValueError) as error:
-        raise OptionError(f"{path}: cannot be read as an mmseg config ({type(error).__name__}: {error})") from error
+        loaded = Config(read_plain_config(path)) if path.suffix in SUFFIXES else Config.fromfile(str(path))
+    except OptionError:
+        raise
+    except Exception as error:  # a config is a program, which may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise OptionError(f"{path}: cannot be read as an mmseg config ({reason})") from error
     if not isinstance(loaded.get("model"), dict) or "type" not in loaded.model:
         raise OptionError(f"{path}: no 'model' with a 'type' in it; expected an mmseg config of a segmentation network")
     return loaded

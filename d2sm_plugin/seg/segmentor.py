@@ -16,7 +16,7 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.seg.checkpoint import SegCheckpoint, load_into, read_seg_checkpoint
 from d2sm_plugin.seg.classes import ClassSet, check_classes_fit, class_set_of_checkpoint, load_class_set
 from d2sm_plugin.seg.label_values import AS_STORED, label_values
-from d2sm_plugin.seg.openmmlab import read_config, require_mmseg, untouched_rng
+from d2sm_plugin.seg.openmmlab import nothing_unpickled, read_config, require_mmseg, untouched_rng
 from d2sm_plugin.seg.preprocess import Padding, Preprocessor, TestResize, to_levels
 
 # A larger batch makes an HRNet slower on CPUs (its activations leave the cache); on GPUs the caller's batch is used.
@@ -203,13 +203,17 @@ def _build_network(block: Any, config: str | Path) -> nn.Module:
     block.update(train_cfg=None)
     block.pop("auxiliary_head", None)
     try:
-        with untouched_rng(), DefaultScope.overwrite_default_scope("mmseg"), warnings.catch_warnings():
+        with (
+            untouched_rng(),
+            nothing_unpickled(),
+            DefaultScope.overwrite_default_scope("mmseg"),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore", UserWarning)
             network = MODELS.build(block)
-    except (KeyError, TypeError, ValueError, AssertionError, ImportError) as error:
-        raise OptionError(
-            f"config '{config}': mmseg cannot build its model ({' '.join(str(error).split())})"
-        ) from error
+    except Exception as error:  # a network's constructor may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise OptionError(f"config '{config}': mmseg cannot build its model ({reason})") from error
     if not hasattr(network, "inference") or not hasattr(network, "decode_head"):
         raise OptionError(f"config '{config}': {type(network).__name__} is no segmentation network with a decode head")
     return revert_sync_batchnorm(network)

@@ -77,7 +77,7 @@ def test_wrong_files(tmp_path, content, words):
 def test_unreadable_file_and_unknown_name(tmp_path):
     path = tmp_path / "c.yml"
     path.write_text("a: [")
-    with pytest.raises(OptionError, match=r"c\.yml: cannot be read as a class file"):
+    with pytest.raises(OptionError, match=r"c\.yml: not valid YAML"):
         load_class_set(path)
     with pytest.raises(OptionError, match="did you mean 'cityscapes'"):
         load_class_set("cityscape")
