@@ -1,6 +1,7 @@
 """Installation of BasicSR, the host, on every Python that this package runs on.
 
-python -m d2sm_plugin.install_host          # beside the installed package, or in a clone before anything is installed
+d2sm install-host                     # beside the installed package
+python -m d2sm_plugin.install_host    # or in a clone, before anything is installed
 
 BasicSR 1.4.2 is a source package. From Python 3.13 on its setup.py ends in ``KeyError: '__version__'``. On any Python
 it asks for torch merely to be built, and it puts ``opencv-python`` and ``tb-nightly`` over another OpenCV and
