@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.random_guard import untouched_random_state
 
 
 class Draw(NamedTuple):
@@ -97,14 +98,9 @@ class SeededDraws(Dataset[dict[str, Any]]):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        own = (random.getstate(), np.random.get_state(), torch.random.get_rng_state())
         words = np.random.SeedSequence((self.seed, draw.position)).generate_state(3)
-        random.seed(int(words[0]))
-        np.random.seed(int(words[1]))
-        torch.random.default_generator.manual_seed(int(words[2]))
-        try:
+        with untouched_random_state():
+            random.seed(int(words[0]))
+            np.random.seed(int(words[1]))
+            torch.random.default_generator.manual_seed(int(words[2]))
             return self.dataset[draw.index]
-        finally:
-            random.setstate(own[0])
-            np.random.set_state(own[1])
-            torch.random.set_rng_state(own[2])

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
-import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from d2sm_plugin.errors import DependencyError, OptionError
 from d2sm_plugin.extras import install_command, missing
+from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.seg.plain_config import SUFFIXES, read_plain_config
 
 #: Folder of the configs that come with this package.
@@ -31,7 +28,7 @@ def require_mmseg() -> None:
         DependencyError: when it is missing, or refuses to import; the message says how to get it.
     """
     try:
-        with untouched_rng(), warnings.catch_warnings():
+        with untouched_random_state(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its remarks on optional parts that are not installed
             import mmseg.models  # noqa: F401
     except (ImportError, AssertionError, AttributeError, RuntimeError) as error:
@@ -50,21 +47,6 @@ def nothing_unpickled() -> Iterator[None]:
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before
-
-
-@contextmanager
-def untouched_rng() -> Iterator[None]:
-    """Give the global random generators (python, numpy, torch on CPU) back as they were.
-
-    Building a network draws its first weights from them; a training run must not notice that.
-    """
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 def find_config(config: str | Path) -> Path:

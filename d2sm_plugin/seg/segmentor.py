@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.seg.checkpoint import SegCheckpoint, load_into, read_seg_checkpoint
 from d2sm_plugin.seg.classes import ClassSet, check_classes_fit, class_set_of_checkpoint, load_class_set
 from d2sm_plugin.seg.label_values import AS_STORED, label_values
-from d2sm_plugin.seg.openmmlab import nothing_unpickled, read_config, require_mmseg, untouched_rng
+from d2sm_plugin.seg.openmmlab import nothing_unpickled, read_config, require_mmseg
 from d2sm_plugin.seg.preprocess import Padding, Preprocessor, TestResize, to_levels
 
 # A larger batch makes an HRNet slower on CPUs (its activations leave the cache); on GPUs the caller's batch is used.
@@ -204,7 +205,7 @@ def _build_network(block: Any, config: str | Path) -> nn.Module:
     block.pop("auxiliary_head", None)
     try:
         with (
-            untouched_rng(),
+            untouched_random_state(),
             nothing_unpickled(),
             DefaultScope.overwrite_default_scope("mmseg"),
             warnings.catch_warnings(),
