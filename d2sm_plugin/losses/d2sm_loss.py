@@ -107,8 +107,8 @@ class D2SMLoss(SampledObjective):
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Divergence of the restored images from the clear ones.
 
-        Under ``torch.compile`` it is one break of the graph: what a queue or a sampler remembers is no part of a graph,
-        and kernels of frozen layers are faster than compiled ones. An extractor compiled by itself stays compiled.
+        Under ``torch.compile`` it is one break of the graph, because what a queue or a sampler remembers is no part of
+        a graph. An extractor compiled by itself stays compiled.
 
         Args:
             restored: images (B, 3, H, W) in [0, 1], which they may leave a little.
