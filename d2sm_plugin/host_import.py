@@ -3,10 +3,14 @@
 Importing BasicSR takes seconds, and many projects have a ``basicsr`` folder of their own, so nothing here imports it.
 As soon as anybody has imported ``basicsr.utils.registry``, its five registries learn to look further: a name that they
 do not hold is looked up in the plugin's registry of the same name, which imports its modules then.
+``basicsr.models.build_model``, through which BasicSR's own trainer and tester build models, then lets the plugin fit
+its objectives and its own models in; and its trainer can resume on a CPU.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,29 +20,31 @@ from types import ModuleType
 from typing import Any
 
 from d2sm_plugin import registry as ours
+from d2sm_plugin.compat import mend_resume
 
-MODULE = "basicsr.utils.registry"
 NAMES = ("ARCH_REGISTRY", "DATASET_REGISTRY", "LOSS_REGISTRY", "METRIC_REGISTRY", "MODEL_REGISTRY")
 
 
 def join_host() -> None:
-    """Join BasicSR's registries with the plugin's: now if it is imported, else when it is."""
-    if MODULE in sys.modules:
-        _join(sys.modules[MODULE])
+    """Join BasicSR's registries with the plugin's, and its own trainer: now if it is imported, else when it is."""
+    for name, changes in CHANGES.items():
+        for change in changes if name in sys.modules else ():
+            change(sys.modules[name])
     if not any(isinstance(finder, _HostFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _HostFinder())
 
 
 class _HostFinder(MetaPathFinder):
-    """Has the other finders find BasicSR's registry module, and joins the registries once it has run."""
+    """Has the other finders find BasicSR's modules, and changes what is to be changed once they have run."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        if fullname != MODULE:
+        if fullname not in CHANGES:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
-            _after_loading(spec, _join)
+            for change in CHANGES[fullname]:
+                _after_loading(spec, change)
         return spec
 
 
@@ -102,3 +108,26 @@ def _joined(base: type, table: ours.Registry) -> type:
 
     announced: set[str] = set()
     return JoinedRegistry
+
+
+def _build_with_plugin(module: ModuleType) -> None:
+    """Let ``build_model`` of BasicSR's module build the plugin's models, and fit its objectives into the others."""
+    build = getattr(module, "build_model", None)
+    if build is None or hasattr(build, "__wrapped__"):
+        return
+
+    @functools.wraps(build)
+    def build_model(opt: dict[str, Any]) -> Any:
+        models = importlib.import_module("d2sm_plugin.models.host_models")  # torch and more: not at the top
+        return models.build_in_host(opt, build)
+
+    module.build_model = build_model
+
+
+#: Module of BasicSR -> what is changed in it, in memory, once it is imported.
+CHANGES: dict[str, tuple[Callable[[ModuleType], None], ...]] = {
+    "basicsr.utils.registry": (_join,),
+    "basicsr.models": (_build_with_plugin,),
+    "basicsr.train": (_build_with_plugin, mend_resume),
+    "basicsr.test": (_build_with_plugin,),
+}

@@ -19,7 +19,7 @@ BELOW = {
     "safe_yaml": ["errors"],
     "extras": ["errors", "install_host"],
     "registry": ["errors"],
-    "host_import": ["registry"],
+    "host_import": ["registry", "compat"],
     "weights": ["errors"],
     "random_guard": [],
     "scenes": ["errors"],
