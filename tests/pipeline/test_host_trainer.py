@@ -55,7 +55,7 @@ def host_options(pairs, model_type="SRModel", **changes):
         "num_gpu": 0,
         "manual_seed": 3,
         "datasets": {
-            "train": {"name": "t", **block, "gt_size": 64, "use_hflip": True, "use_rot": True, **batches},
+            "train": {"name": "t", **block, "gt_size": 32, "use_hflip": True, "use_rot": True, **batches},
             "val": {"name": "photos", **block},
         },
         "network_g": {"type": "MSRResNet", "num_feat": 8, "num_block": 1, "upscale": 2},
