@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.weights import local_file
 
 #: Kinds of a protocol buffer's fields, and the bytes that those of fixed length take.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -32,13 +33,11 @@ def read_caffemodel(source: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: when the file is missing, damaged, or holds no weights.
     """
-    path = Path(source).expanduser()
+    path = local_file(source)
     try:
-        content = memoryview(path.read_bytes())
+        tensors = dict(_tensors(memoryview(path.read_bytes())))
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); give the path of a .caffemodel") from error
-    try:
-        tensors = dict(_tensors(content))
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: it is no Caffe snapshot, or damaged ({error}); download it again") from error
     if not tensors:
@@ -61,10 +60,7 @@ def _blob(blob: memoryview, name: str) -> Tensor:
     shape = [size for dims in _messages(blob, 7) for packed in _messages(dims, 1) for size in _varints(packed)]
     if not values or 4 * math.prod(shape) != len(values):
         raise ValueError(f"'{name}' has {len(values)} bytes for a shape of {shape}")
-    tensor = torch.frombuffer(values, dtype=torch.float32).reshape(shape)
-    if not tensor.isfinite().all():
-        raise ValueError(f"'{name}' holds values that are no numbers")
-    return tensor
+    return torch.frombuffer(values, dtype=torch.float32).reshape(shape)
 
 
 def _messages(content: memoryview, wanted: int) -> Iterator[memoryview]:

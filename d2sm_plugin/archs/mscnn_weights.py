@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.weights import local_file
 
 #: End of a published file's name -> network.
 _NETWORKS = {"_CL": "coarse", "_FL": "fine"}
@@ -27,7 +28,7 @@ def read_mscnn_weights(source: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: when one of them is missing, damaged, or holds something else.
     """
-    path = Path(source).expanduser()
+    path = local_file(source)
     if path.stem[-3:] not in _NETWORKS:
         raise CheckpointError(
             f"{path}: expected MSCNNDehazing_CL.mat or MSCNNDehazing_FL.mat, the published names, both in one folder"
@@ -50,8 +51,6 @@ def _convolutions(file: Path) -> Iterator[tuple[Tensor, Tensor]]:
         filters, biases = np.asarray(layer["filters"]), np.asarray(layer["biases"])
         if filters.dtype.kind != "f" or biases.dtype.kind != "f" or filters.ndim not in (3, 4):
             raise CheckpointError(f"{file}: a layer's filters are {filters.dtype} {filters.shape}; {_EXPECTED}")
-        if not (np.isfinite(filters).all() and np.isfinite(biases).all()):
-            raise CheckpointError(f"{file}: a layer holds values that are no numbers; download it again")
         # MATLAB has height, width, in, out, and drops a last axis of one.
         weight = filters.reshape(*filters.shape[:3], -1).transpose(3, 2, 0, 1)
         yield torch.tensor(weight, dtype=torch.float32), torch.tensor(biases.ravel(), dtype=torch.float32)

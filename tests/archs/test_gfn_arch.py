@@ -153,7 +153,6 @@ def test_reader_gives_back_what_was_written(tmp_path):
         (field(100, field(1, b"\xff") + field(7, blob(torch.rand(2)))), "can't decode"),
         (field(100, field(7, field(7, field(1, varint(3))) + field(5, bytes(8)))), r"8 bytes for a shape of \[3\]"),
         (field(100, field(1, b"a") + field(7, blob(torch.rand(2))) * 3), "3 blobs, expected weight and bias"),
-        (field(100, field(1, b"a") + field(7, blob(torch.tensor([float("nan")])))), "that are no numbers"),
     ],
 )  # fmt: skip
 def test_damaged_files_say_so_in_one_line(tmp_path, content, message):
@@ -179,7 +178,7 @@ def test_random_damage_never_gives_another_error(tmp_path):
 
 
 def test_missing_truncated_and_foreign_files_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="no such file"):
         load_weights(GFN(1), tmp_path / "none.caffemodel")
     path = tmp_path / "other.caffemodel"
     path.write_bytes(snapshot(small_state()))

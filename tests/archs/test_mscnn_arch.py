@@ -210,9 +210,6 @@ def test_other_contents_are_refused(files):
     write_mat(coarse, [{"filters": "text", "biases": np.ones(1)}])
     with pytest.raises(CheckpointError, match="a layer's filters are"):
         load_weights(MSCNN(), coarse)
-    write_mat(coarse, [{"filters": np.full((1, 1, 1, 1), np.nan), "biases": np.ones(1)}])
-    with pytest.raises(CheckpointError, match="values that are no numbers"):
-        load_weights(MSCNN(), coarse)
     write_mat(coarse, matconvnet(MSCNN(), "fine"))
     with pytest.raises(CheckpointError, match="not a checkpoint of this MSCNN"):
         load_weights(MSCNN(), coarse)
