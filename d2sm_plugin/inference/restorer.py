@@ -36,6 +36,12 @@ class PictureRestorer:
     Raises:
         OptionError: when ``sigma`` is missing or not asked for, or the network takes entries that pictures lack.
         DependencyError: when the noise level is to be estimated and cannot be.
+
+    >>> import torch
+    >>> from d2sm_plugin.inference.picture_files import Picture
+    >>> restorer = PictureRestorer(torch.nn.Conv2d(3, 3, 3, padding=1))
+    >>> restorer.restore(Picture(np.zeros((20, 30, 3), np.uint8)), level=None).pixels.shape
+    (20, 30, 3)
     """
 
     network: nn.Module

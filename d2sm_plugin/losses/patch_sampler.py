@@ -54,6 +54,15 @@ class PatchSampler(Sampler):
 
     Raises:
         OptionError: for a size, stride, scope, mode, shared_stride, chunk, border or late_dtype that cannot be used.
+
+    >>> PatchSampler(size=64, stride=32).windows(96, 128)
+    [(0, 0), (0, 32), (0, 64), (32, 0), (32, 32), (32, 64)]
+    >>> def brightness(images):
+    ...     return images.mean((2, 3))
+    >>> sampler, image = PatchSampler(size=64, stride=32), torch.rand(2, 3, 96, 128)
+    >>> restored, clear = sampler(brightness, image, image)
+    >>> restored.shape
+    torch.Size([2, 6, 3])
     """
 
     def __init__(

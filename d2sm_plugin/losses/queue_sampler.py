@@ -59,6 +59,16 @@ class QueueSampler(StateModule):
 
     Raises:
         OptionError: when ``size`` is not an integer of at least 3, or for an unknown ``dtype``.
+
+    >>> queue = QueueSampler(size=6)
+    >>> clear = torch.eye(4)
+    >>> restored = (clear + 0.1).requires_grad_()
+    >>> queue(restored, clear).backward()
+    >>> len(queue)
+    4
+    >>> value = queue(restored, clear)  # the oldest two leave
+    >>> len(queue), value.item() > 0
+    (6, True)
     """
 
     host_buffers = ("pointer", "filled")

@@ -27,6 +27,13 @@ class SpatialSampler(Sampler):
 
     Raises:
         OptionError: for a scope or number that cannot be used.
+
+    >>> from d2sm_plugin.features import build_extractor
+    >>> block = {"type": "TimmFeatures", "model": "test_resnet", "weights": None}
+    >>> extractor, image = build_extractor(block, "extractor"), torch.rand(2, 3, 96, 128)
+    >>> restored, clear = SpatialSampler(max_positions=None)(extractor, image, image)
+    >>> restored.shape == clear.shape, restored.shape[:2]  # 3 x 4 positions of a map of stride 32
+    (True, torch.Size([2, 12]))
     """
 
     def __init__(self, max_positions: int | None = 256, scope: str = "batch", seed: int = 0) -> None:
