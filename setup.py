@@ -61,6 +61,7 @@ EXTRAS = {
     "plots": ["matplotlib>=3.9", "scikit-learn>=1.5"],
     "dev": [
         "pytest>=8.0",  # the test runner
+        "hypothesis>=6.100",  # generated inputs for the readers
         "ruff>=0.5",  # lint and format
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
         "scikit-learn>=1.5",  # independent reference for confusion matrices
