@@ -237,10 +237,14 @@ def build(registry: Any, block: Mapping[str, Any], where: str) -> Any:
 
     Raises:
         OptionError: when ``type`` is missing or unknown, or an argument is unknown or missing.
+        ForeignError: for whatever else the constructor raises.
     """
     if "type" not in block:
         raise OptionError(f"{where}: the key 'type' is missing{suggest('', registry.keys())}")
     arguments = {key: value for key, value in block.items() if key != "type"}
     target = lookup(registry, block["type"], f"{where}.type")
     check_arguments(target, arguments, where)
-    return target(**arguments)
+    from d2sm_plugin.boundary import foreign_code  # which imports torch
+
+    with foreign_code(f"{where}: {block['type']}"):
+        return target(**arguments)

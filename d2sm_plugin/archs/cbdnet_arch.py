@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images, conv_stack, pad_to_multiple
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -47,7 +49,13 @@ class CBDNet(nn.Module):
 
     size_multiple = 4
 
-    def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, num_feat: int = 64, layout: str = "official") -> None:
+    def __init__(
+        self,
+        num_in_ch: Count = 3,
+        num_out_ch: Count = 3,
+        num_feat: Count = 64,
+        layout: Literal["official", "port"] = "official",
+    ) -> None:
         super().__init__()
         if layout not in _LAYOUTS:
             raise OptionError(f"CBDNet: layout '{layout}' is unknown{suggest(layout, _LAYOUTS)}")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from d2sm_plugin.archs.dicnet_blocks import (
 )
 from d2sm_plugin.archs.face_images import FACE_MEAN, check_multiple
 from d2sm_plugin.archs.hourglass_blocks import Bottleneck, Hourglass, make_stem, rename_hourglass
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.faces.landmarks import point_set
 from d2sm_plugin.registry import ARCH_REGISTRY, register
@@ -111,13 +113,13 @@ class DICNet(nn.Module):
 
     def __init__(
         self,
-        points: str = "ibug68",
-        num_feat: int = 48,
-        num_steps: int = 4,
-        num_groups: int = 6,
-        projection: int = 8,
-        num_fusion_blocks: int = 7,
-        num_hourglass_feat: int = 256,
+        points: Literal["ibug68", "helen29"] = "ibug68",
+        num_feat: Count = 48,
+        num_steps: Count = 4,
+        num_groups: Count = 6,
+        projection: Literal[2, 4, 8] = 8,
+        num_fusion_blocks: Count = 7,
+        num_hourglass_feat: Count = 256,
         detach_attention: bool = False,
         hourglass_weights: str | Path | None = None,
     ) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images, make_activation, pad_to_multiple
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -39,7 +40,9 @@ class FFDNet(nn.Module):
     inputs = ("lq", "sigma")
     size_multiple = _FOLD
 
-    def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, num_feat: int = 96, num_layers: int = 12) -> None:
+    def __init__(
+        self, num_in_ch: Count = 3, num_out_ch: Count = 3, num_feat: Count = 96, num_layers: Count = 12
+    ) -> None:
         super().__init__()
         if num_layers < 2:
             raise OptionError(f"FFDNet: num_layers is {num_layers}, but a first and a last layer are needed; give >= 2")

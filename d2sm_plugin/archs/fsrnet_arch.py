@@ -12,6 +12,7 @@ from d2sm_plugin.archs.blocks import LEAKY_SLOPE, check_images
 from d2sm_plugin.archs.face_images import check_multiple
 from d2sm_plugin.archs.fsrnet_blocks import ImagePart, PriorNetwork, norm_relu, plain_conv
 from d2sm_plugin.archs.fsrnet_names import rename_fsrnet
+from d2sm_plugin.argument_types import Count, NonNegative
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -44,11 +45,11 @@ class FSRNet(nn.Module):
 
     def __init__(
         self,
-        num_feat: int = 64,
-        num_prior_feat: int = 128,
-        num_block: Sequence[int] = (3, 12, 3),
-        num_heatmap: int = 0,
-        num_parsing: int = 0,
+        num_feat: Count = 64,
+        num_prior_feat: Count = 128,
+        num_block: Sequence[Count] = (3, 12, 3),
+        num_heatmap: NonNegative = 0,
+        num_parsing: NonNegative = 0,
     ) -> None:
         super().__init__()
         if len(num_block) != 3:
@@ -110,7 +111,7 @@ class FSRGANDiscriminator(nn.Module):
         num_feat: channels of each stage.
     """
 
-    def __init__(self, num_feat: Sequence[int] = (64, 128, 256, 512)) -> None:
+    def __init__(self, num_feat: Sequence[Count] = (64, 128, 256, 512)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for number, (before, after) in enumerate(zip((3, *num_feat), num_feat, strict=False)):

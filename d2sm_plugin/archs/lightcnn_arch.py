@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.face_images import FACE_MEAN
+from d2sm_plugin.argument_types import Count, NonNegative
 from d2sm_plugin.features.lightcnn_blocks import DESCRIPTOR, TRUNK_VALUES, check_faces, make_trunk, mfm_linear
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -24,7 +25,7 @@ class LightCNN9(nn.Module):
 
     inputs = ("gt",)
 
-    def __init__(self, num_classes: int = 79_077, num_in_ch: int = 1) -> None:
+    def __init__(self, num_classes: NonNegative = 79_077, num_in_ch: Count = 1) -> None:
         super().__init__()
         self.num_in_ch = num_in_ch
         self.features = make_trunk(num_in_ch)

@@ -6,6 +6,7 @@ Source: Dong et al., "Multi-Scale Boosted Dehazing Network with Dense Feature Fu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from d2sm_plugin.archs.msbdn_blocks import (
     residual_group,
 )
 from d2sm_plugin.archs.msbdn_names import published_to_own
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -89,7 +91,7 @@ class MSBDN(nn.Module):
     inputs = ("lq",)
     size_multiple = MULTIPLE
 
-    def __init__(self, variant: str = "dff", num_feat: int = 16, num_block: int = 18) -> None:
+    def __init__(self, variant: Literal["dff", "rdff"] = "dff", num_feat: Count = 16, num_block: Count = 18) -> None:
         super().__init__()
         if variant not in FUSIONS:
             raise OptionError(f"MSBDN variant: no variant is called '{variant}'{suggest(variant, FUSIONS)}")

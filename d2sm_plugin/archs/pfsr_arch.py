@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import LEAKY_SLOPE, check_images
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -103,7 +104,7 @@ class PFSR(GrowingNetwork):
 
     size_multiple = 1
 
-    def __init__(self, num_feat: int = 512) -> None:
+    def __init__(self, num_feat: Count = 512) -> None:
         super().__init__()
         widths = [num_feat >> stage for stage in range(self.num_stages + 1)]
         self.head = nn.Sequential(*_norm_relu(nn.Conv2d(3, num_feat, 3, padding=1)))
@@ -162,7 +163,7 @@ class PFSRDiscriminator(GrowingNetwork):
         num_hidden: width of the linear layer.
     """
 
-    def __init__(self, num_feat: int = 64, num_hidden: int = 2048) -> None:
+    def __init__(self, num_feat: Count = 64, num_hidden: Count = 2048) -> None:
         super().__init__()
         widths = [num_feat << stage for stage in reversed(range(self.num_stages + 1))]
         self.from_rgb = nn.ModuleList(nn.Conv2d(3, width, 1) for width in widths[1:])

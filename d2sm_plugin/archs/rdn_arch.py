@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import ResidualDenseBlock, check_images
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -39,12 +40,12 @@ class RDN(nn.Module):
 
     def __init__(
         self,
-        scale: int = 8,
-        num_in_ch: int = 3,
-        num_feat: int = 64,
-        growth: int = 64,
-        num_block: int = 16,
-        num_layer: int = 8,
+        scale: Count = 8,
+        num_in_ch: Count = 3,
+        num_feat: Count = 64,
+        growth: Count = 64,
+        num_block: Count = 16,
+        num_layer: Count = 8,
     ) -> None:
         super().__init__()
         if scale not in _STAGES:

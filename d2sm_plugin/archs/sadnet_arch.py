@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from d2sm_plugin.archs.blocks import ResidualBlock, check_images, conv_act, make_activation, pad_to_multiple
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -51,7 +52,9 @@ class SADNet(nn.Module):
     size_multiple = 2 ** (_SCALES - 1)
     receptive_radius = 134  # with offsets below one pixel
 
-    def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, num_feat: int = 32, num_offset_feat: int = 32) -> None:
+    def __init__(
+        self, num_in_ch: Count = 3, num_out_ch: Count = 3, num_feat: Count = 32, num_offset_feat: Count = 32
+    ) -> None:
         super().__init__()
         _check_channels(num_in_ch, num_out_ch, num_feat)
         self.num_in_ch = num_in_ch

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import ResidualBlock, check_images
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _SCALE = 8
@@ -28,7 +29,9 @@ class MSRResNetX8(nn.Module):
         num_block: residual blocks.
     """
 
-    def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, num_feat: int = 64, num_block: int = 16) -> None:
+    def __init__(
+        self, num_in_ch: Count = 3, num_out_ch: Count = 3, num_feat: Count = 64, num_block: Count = 16
+    ) -> None:
         super().__init__()
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
         self.body = nn.Sequential(*(ResidualBlock(num_feat).apply(_initialise) for _ in range(num_block)))

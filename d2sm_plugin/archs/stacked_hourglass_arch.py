@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from d2sm_plugin.archs.blocks import check_images
 from d2sm_plugin.archs.face_images import FACE_MEAN, check_multiple
 from d2sm_plugin.archs.hourglass_blocks import Bottleneck, Hourglass, conv, make_stem, rename_hourglass
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _LEVELS = 4
@@ -58,7 +59,7 @@ class StackedHourglass(nn.Module):
     inputs = ("gt",)
     size_multiple = 4 * 2**_LEVELS
 
-    def __init__(self, num_points: int = 68, num_stack: int = 4, num_feat: int = 256) -> None:
+    def __init__(self, num_points: Count = 68, num_stack: Count = 4, num_feat: Count = 256) -> None:
         super().__init__()
         self.num_points = num_points
         self.register_buffer("mean", torch.tensor(FACE_MEAN).view(1, 3, 1, 1), persistent=False)

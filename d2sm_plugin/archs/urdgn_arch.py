@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features.lightcnn_blocks import FACE_SIZE, check_faces
 from d2sm_plugin.registry import ARCH_REGISTRY, register
@@ -29,7 +30,7 @@ class URDGN(nn.Module):
     size_multiple = 1
     receptive_radius = 3  # 1 + 1/2 + 2/4 + 2/8 + 2/8 small pixels
 
-    def __init__(self, num_feat: Sequence[int] = (16, 64, 128, 256)) -> None:
+    def __init__(self, num_feat: Sequence[Count] = (16, 64, 128, 256)) -> None:
         super().__init__()
         _check_four(num_feat, "URDGN")
         layers: list[nn.Module] = []
@@ -79,7 +80,7 @@ class URDGNDiscriminator(nn.Module):
         OptionError: for another number of convolutions.
     """
 
-    def __init__(self, num_feat: Sequence[int] = (32, 64, 128, 96), num_hidden: int = 1024) -> None:
+    def __init__(self, num_feat: Sequence[Count] = (32, 64, 128, 96), num_hidden: Count = 1024) -> None:
         super().__init__()
         _check_four(num_feat, "URDGNDiscriminator")
         layers: list[nn.Module] = []

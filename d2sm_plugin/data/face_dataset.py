@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -50,6 +50,11 @@ class FaceDatasetOptions(DatasetOptions):
         None, description="training: [lowest, highest] height : width of the part that is scaled to the square"
     )
     num_images: PositiveInt | None = Field(None, description="use the first so many faces only; none: all")
+
+    @field_validator("points")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return point_set(value, "points").name
 
     @model_validator(mode="after")
     def _fits_phase(self) -> FaceDatasetOptions:

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from d2sm_plugin.data.dataset_options import DatasetOptions, read_dataset_options
+from d2sm_plugin.data.dataset_options import DatasetOptions, IoBackend, read_dataset_options
 from d2sm_plugin.data.image_store import ImageStore, check_same_keys, is_lmdb, open_images
 from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.data.noise import noise_for_key, random_noise, random_sigma
@@ -24,14 +24,8 @@ from d2sm_plugin.registry import DATASET_REGISTRY, register
 share_with_host()
 
 IGNORE_INDEX = 255
-
-
-class IoBackend(BaseModel):
-    """``io_backend`` in BasicSR's dialect; only its type is read."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: Literal["lmdb", "disk"]
+#: Standard deviation on the 0-255 scale.
+NoiseLevel = Annotated[float, Field(ge=0, le=255)]
 
 
 class NoisyImageDatasetOptions(DatasetOptions):
@@ -41,10 +35,10 @@ class NoisyImageDatasetOptions(DatasetOptions):
     dataroot_label: str | None = Field(None, description="label maps with the same keys: a folder or an LMDB")
     io_backend: IoBackend | None = Field(None, description="{type: lmdb} or {type: disk}; none: whatever is there")
     gt_size: PositiveInt | None = Field(None, description="side of the random crop in training; none: whole images")
-    sigma_range: Annotated[list[NonNegativeFloat], Field(min_length=2, max_length=2)] | None = Field(
+    sigma_range: Annotated[list[NoiseLevel], Field(min_length=2, max_length=2)] | None = Field(
         None, description="[lowest, highest] noise level in training, 0-255 scale, uniform for each image"
     )
-    sigma: NonNegativeFloat | None = Field(None, description="one fixed noise level, 0-255 scale")
+    sigma: NoiseLevel | None = Field(None, description="one fixed noise level, 0-255 scale")
     use_hflip: bool = Field(False, description="training: flip left-right at random")
     use_rot: bool = Field(False, description="training: flip up-down and transpose at random")
     clip: bool = Field(False, description="clamp noisy images to [0, 1]")

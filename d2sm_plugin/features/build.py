@@ -46,12 +46,20 @@ def build_extractor(extractor: nn.Module | Mapping[str, Any] | str, where: str) 
 
 
 def _by_name(name: str, where: str) -> nn.Module:
-    if name in FEATURE_REGISTRY:
-        return FEATURE_REGISTRY.get(name)()
+    check_extractor_name(name, where)
+    return FEATURE_REGISTRY.get(name)() if name in FEATURE_REGISTRY else TimmFeatures(name, weights="auto")
+
+
+def check_extractor_name(name: str, where: str) -> None:
+    """Refuse a name that is neither that of a registered extractor nor timm's of a network.
+
+    Raises:
+        OptionError: naming the nearest ones.
+    """
     import timm
 
-    if timm.is_model(name.split(".", maxsplit=1)[0]):
-        return TimmFeatures(name, weights="auto")
+    if name in FEATURE_REGISTRY or timm.is_model(name.split(".", maxsplit=1)[0]):
+        return
     near = difflib.get_close_matches(name, [*FEATURE_REGISTRY.keys(), *timm.list_models()], n=3)
     hint = f"; did you mean one of {', '.join(near)}?" if near else "; timm.list_models() lists timm's"
     raise OptionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,12 @@ class LightCNN9Features(FrozenExtractor):
         CheckpointError: when the weights cannot be read, lack a tensor, or are for the other colour.
     """
 
-    def __init__(self, layer: str = "fc1", color: str = "gray", weights: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        layer: Literal["fc1", "pool4"] = "fc1",
+        color: Literal["gray", "rgb"] = "gray",
+        weights: str | Path | None = None,
+    ) -> None:
         super().__init__(_RGB_MEAN if color == "rgb" else (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         if layer not in LAYERS:
             raise OptionError(f"LightCNN9Features.layer: no layer '{layer}'{suggest(layer, LAYERS)}")

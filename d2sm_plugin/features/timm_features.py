@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.features.folding import fold_batchnorm
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
-from d2sm_plugin.features.timm_network import copy_network, create_network, patch_grid
+from d2sm_plugin.features.timm_network import check_name, copy_network, create_network, patch_grid
 from d2sm_plugin.features.timm_split import between, late_part, stages
 from d2sm_plugin.registry import FEATURE_REGISTRY, register
 
@@ -52,7 +54,7 @@ class TimmFeatures(FrozenExtractor):
         self,
         model: str | nn.Module = "tf_efficientnet_lite0",
         weights: str | Path | None = "imagenet",
-        stride: int | None = None,
+        stride: Count | None = None,
         fold: bool = True,
     ) -> None:
         network = create_network(model, weights) if isinstance(model, str) else copy_network(model)
@@ -69,6 +71,16 @@ class TimmFeatures(FrozenExtractor):
         if fold:
             fold_batchnorm(self, torch.zeros(1, 3, *self._native_size))
             self.freeze()
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any], where: str) -> None:
+        """Refuse a network that timm does not know, before any weights are fetched.
+
+        Raises:
+            OptionError: naming the nearest ones.
+        """
+        if "model" in arguments:
+            check_name(arguments["model"], f"{where}.model")
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, D) of images (B, 3, H, W), RGB in [0, 1].

@@ -29,12 +29,7 @@ def create_network(model: str, weights: str | Path | None) -> nn.Module:
         CheckpointError: when the weights cannot be had or do not fit.
         DependencyError: when the package of weights is not installed.
     """
-    import timm
-
-    if not timm.is_model(model.split(".", maxsplit=1)[0]):
-        near = difflib.get_close_matches(model, timm.list_models(), n=3)
-        hint = f"; did you mean one of {', '.join(near)}?" if near else "; timm.list_models() lists all"
-        raise OptionError(f"TimmFeatures.model: timm knows no '{model}'{hint}")
+    check_name(model, "TimmFeatures.model")
     if weights == "auto":
         package = package_of(model)
         weights = f"{PREFIX}{package}" if package and is_installed(package) else "imagenet"
@@ -49,6 +44,20 @@ def create_network(model: str, weights: str | Path | None) -> nn.Module:
     if weights is not None:
         _load(network, read_weights(weights), weights)
     return network
+
+
+def check_name(model: str, where: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        OptionError: naming the nearest ones.
+    """
+    import timm
+
+    if not timm.is_model(model.split(".", maxsplit=1)[0]):
+        near = difflib.get_close_matches(model, timm.list_models(), n=3)
+        hint = f"; did you mean one of {', '.join(near)}?" if near else "; timm.list_models() lists all"
+        raise OptionError(f"{where}: timm knows no '{model}'{hint}")
 
 
 def copy_network(network: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ def _feature_layers() -> dict[str, int]:
 
 
 LAYERS = (*_feature_layers(), *_CLASSIFIER)
+LayerName = Literal[LAYERS]  # type: ignore[valid-type]
 
 
 @register(FEATURE_REGISTRY)
@@ -59,7 +61,12 @@ class VGG19Features(FrozenExtractor):
         CheckpointError: when the weights cannot be had or lack a layer that is needed.
     """
 
-    def __init__(self, layer: str = "fc7", weights: str | Path | None = "imagenet", pooling: str = "flatten") -> None:
+    def __init__(
+        self,
+        layer: LayerName = "fc7",
+        weights: str | Path | None = "imagenet",
+        pooling: Literal["flatten", "mean"] = "flatten",
+    ) -> None:
         super().__init__(IMAGENET_MEAN, IMAGENET_STD)
         if layer not in LAYERS:
             raise OptionError(f"VGG19Features.layer: no layer '{layer}'{suggest(layer, LAYERS)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.registry import LOSS_REGISTRY, register
 
@@ -31,7 +32,7 @@ class AsymmetricNoiseLoss(nn.Module):
 
     takes = ("noise_map", "sigma")
 
-    def __init__(self, alpha: float = 0.3, loss_weight: float = 1.0) -> None:
+    def __init__(self, alpha: float = 0.3, loss_weight: Weight = 1.0) -> None:
         super().__init__()
         if not 0 < alpha < 0.5:
             raise OptionError(f"AsymmetricNoiseLoss: alpha is {alpha}, expected a number between 0 and 0.5")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from d2sm_plugin.argument_types import BlockOf, Count, NonNegative, Weight
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.image_check import check_range, check_shapes
 from d2sm_plugin.losses.spatial_sampler import SpatialSampler
-from d2sm_plugin.registry import LOSS_REGISTRY, register
+from d2sm_plugin.registry import FEATURE_REGISTRY, LOSS_REGISTRY, register
 from d2sm_plugin.statistics.precision import full_precision
 
 _CHUNK = 1024  # restored positions that are compared with all clear ones at a time
@@ -61,12 +62,12 @@ class ContextualLoss(FrozenNetworkObjective):
 
     def __init__(
         self,
-        extractor: nn.Module | Mapping[str, Any],
+        extractor: Annotated[nn.Module | Mapping[str, Any], BlockOf(FEATURE_REGISTRY)],
         bandwidth: float = 0.5,
-        max_positions: int | None = 65 * 65,
+        max_positions: Count | None = 65 * 65,
         epsilon: float = 1e-5,
-        seed: int = 0,
-        loss_weight: float = 1.0,
+        seed: NonNegative = 0,
+        loss_weight: Weight = 1.0,
     ) -> None:
         super().__init__(build_extractor(extractor, "ContextualLoss.extractor"))
         if not hasattr(self.network, "feature_map"):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import BlockOf, Weight
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.losses.clear_centre import ClearCentre
 from d2sm_plugin.losses.functional import check_options, computing_dtype, semantic_divergence
@@ -15,7 +16,7 @@ from d2sm_plugin.losses.queue_sampler import QueueSampler
 from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.losses.shorthands import as_sampler, complete
-from d2sm_plugin.registry import LOSS_REGISTRY, register
+from d2sm_plugin.registry import FEATURE_REGISTRY, LOSS_REGISTRY, register
 
 # torch.compiler.disable imports the compiler at once; torch's own spelling of it does so at the first call.
 _not_compiled = getattr(torch, "_disable_dynamo", torch.compiler.disable)
@@ -78,14 +79,14 @@ class D2SMLoss(SampledObjective):
 
     def __init__(
         self,
-        extractor: nn.Module | Mapping[str, Any] | str | None = None,
-        queue: QueueSampler | Mapping[str, Any] | int | None = None,
-        patches: Sampler | Mapping[str, Any] | str | None = None,
+        extractor: Annotated[nn.Module | Mapping[str, Any] | str | None, BlockOf(FEATURE_REGISTRY)] = None,
+        queue: Annotated[QueueSampler | Mapping[str, Any] | int | None, BlockOf(LOSS_REGISTRY, QueueSampler)] = None,
+        patches: Annotated[Sampler | Mapping[str, Any] | str | None, BlockOf(LOSS_REGISTRY, Sampler)] = None,
         divergence: str = "kl",
-        reduction: str = "sum",
-        loss_weight: float = 1.0,
+        reduction: Literal["sum", "mean"] = "sum",
+        loss_weight: Weight = 1.0,
         preset: str | None = None,
-        kernel: str = "cosine",
+        kernel: Literal["cosine", "centred_cosine"] = "cosine",
     ) -> None:
         check_options(divergence, reduction)
         if kernel not in KERNELS:

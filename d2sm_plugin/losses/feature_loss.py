@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import BlockOf, Weight
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
-from d2sm_plugin.registry import LOSS_REGISTRY, register
+from d2sm_plugin.registry import FEATURE_REGISTRY, LOSS_REGISTRY, register
 
 _CRITERIA = {"l1": F.l1_loss, "l2": F.mse_loss}
 
@@ -41,9 +42,9 @@ class FeatureLoss(FrozenNetworkObjective):
 
     def __init__(
         self,
-        extractor: nn.Module | Mapping[str, Any],
-        criterion: str = "l1",
-        loss_weight: float = 1.0,
+        extractor: Annotated[nn.Module | Mapping[str, Any], BlockOf(FEATURE_REGISTRY)],
+        criterion: Literal["l1", "l2"] = "l1",
+        loss_weight: Weight = 1.0,
         spatial: bool = False,
     ) -> None:
         if criterion not in _CRITERIA:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import BlockOf, Weight
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, build, register
@@ -29,7 +30,7 @@ class LandmarkAttentionLoss(nn.Module):
 
     takes = ("restored", "gt", "gt_heatmaps")
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: Weight = 1.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
 
@@ -71,7 +72,12 @@ class HeatmapLoss(FrozenNetworkObjective):
 
     takes = ("restored", "gt")
 
-    def __init__(self, network: Mapping[str, Any], weights: str | Path | None, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        network: Annotated[Mapping[str, Any], BlockOf(ARCH_REGISTRY)],
+        weights: str | Path | None,
+        loss_weight: Weight = 1.0,
+    ) -> None:
         finder = build(ARCH_REGISTRY, network, "HeatmapLoss.network")
         if weights is not None:
             load_weights(finder, weights)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import CheckpointError, OptionError, suggest
 from d2sm_plugin.extras import import_extra
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
@@ -47,7 +49,12 @@ class LPIPSLoss(FrozenNetworkObjective):
 
     takes = ("restored", "gt")
 
-    def __init__(self, net: str = "alex", trunk: str | Path | None = "imagenet", loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        net: Literal["alex", "vgg", "squeeze"] = "alex",
+        trunk: str | Path | None = "imagenet",
+        loss_weight: Weight = 1.0,
+    ) -> None:
         if net not in _TRUNKS:
             raise OptionError(f"LPIPSLoss.net: '{net}' is unknown{suggest(net, _TRUNKS)}")
         network = _build(net)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from d2sm_plugin.argument_types import Count, NonNegative
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.losses.windows.shared_windows import SharedWindows
@@ -67,17 +68,17 @@ class PatchSampler(Sampler):
 
     def __init__(
         self,
-        size: int = 224,
-        stride: int = 56,
-        max_patches: int | None = None,
-        scope: str = "batch",
-        mode: str = "crop",
-        shared_stride: int = 4,
-        seed: int = 0,
-        max_patches_per_chunk: int | None = None,
+        size: Count = 224,
+        stride: Count = 56,
+        max_patches: Count | None = None,
+        scope: Literal["batch", "image"] = "batch",
+        mode: Literal["crop", "shared"] = "crop",
+        shared_stride: Count = 4,
+        seed: NonNegative = 0,
+        max_patches_per_chunk: Count | None = None,
         recompute: bool = True,
-        border: str = "padded",
-        late_dtype: str | None = None,
+        border: Literal["padded", "open"] = "padded",
+        late_dtype: Literal["bfloat16"] | None = None,
     ) -> None:
         super().__init__(max_patches, scope, seed)
         sizes = {"size": size, "stride": stride, "shared_stride": shared_stride}
@@ -113,6 +114,10 @@ class PatchSampler(Sampler):
         with torch.no_grad():
             clear_features = self.features(extractor, clear, windows)
         return self.features(extractor, restored, windows), clear_features
+
+    def samples_of(self, side: int) -> int:
+        """Return the number of windows of a square image."""
+        return len(self.windows(side, side))
 
     def windows(self, height: int, width: int) -> list[tuple[int, int]]:
         """Top left corners (row, column) of the windows in images of this size, drawn if there are too many."""

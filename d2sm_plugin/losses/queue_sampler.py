@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.functional import attach_gradient, check_features, check_options, computing_dtype
 from d2sm_plugin.losses.state_module import StateModule
@@ -73,7 +74,7 @@ class QueueSampler(StateModule):
 
     host_buffers = ("pointer", "filled")
 
-    def __init__(self, size: int, dtype: str = "float32") -> None:
+    def __init__(self, size: Count, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
         super().__init__()
         if not isinstance(size, int) or isinstance(size, bool) or size < LEAST_SAMPLES:
             raise OptionError(f"QueueSampler.size: expected an integer of at least {LEAST_SAMPLES}, got {size!r}")

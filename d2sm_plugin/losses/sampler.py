@@ -56,6 +56,17 @@ class Sampler(StateModule, ABC):
             clear: likewise.
         """
 
+    def samples_of(self, side: int) -> int | None:
+        """Return the number of samples of a square image; None where only the extractor can tell.
+
+        Args:
+            side: of the image, in pixels.
+
+        Raises:
+            ShapeError: when the image is too small.
+        """
+        return None
+
     def choose(self, count: int) -> list[int]:
         """Draw at most ``limit`` of ``count`` samples, in ascending order."""
         if self.limit is None or count <= self.limit:

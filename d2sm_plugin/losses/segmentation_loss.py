@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import DataError, OptionError, ShapeError
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.gather import mean_over_processes, world_size
@@ -54,7 +55,7 @@ class SegmentationLoss(FrozenNetworkObjective):
         checkpoint: str | Path,
         classes: str | None = None,
         amp: bool = False,
-        loss_weight: float = 1.0,
+        loss_weight: Weight = 1.0,
     ) -> None:
         segmentor = build_segmentor(config, checkpoint, amp=amp)
         super().__init__(segmentor)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import Count, NonNegative
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.registry import LOSS_REGISTRY, register
@@ -36,7 +39,9 @@ class SpatialSampler(Sampler):
     (True, torch.Size([2, 12]))
     """
 
-    def __init__(self, max_positions: int | None = 256, scope: str = "batch", seed: int = 0) -> None:
+    def __init__(
+        self, max_positions: Count | None = 256, scope: Literal["batch", "image"] = "batch", seed: NonNegative = 0
+    ) -> None:
         super().__init__(max_positions, scope, seed)
 
     def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.extras import import_extra
 from d2sm_plugin.losses.image_check import check_range, check_shapes
@@ -36,7 +37,7 @@ class _StructuralSimilarity(nn.Module):
     #: What to do about smaller images.
     remedy: str
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: Weight = 1.0) -> None:
         super().__init__()
         package = import_extra("pytorch_msssim", type(self).__name__)
         self._similarity = getattr(package, self.function)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import BlockOf, Weight
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.losses.accumulation import accumulation_of
 from d2sm_plugin.registry import LOSS_REGISTRY, build, register
@@ -27,7 +28,9 @@ class StepwiseLoss(nn.Module):
 
     takes = ("steps", "gt")
 
-    def __init__(self, criterion: nn.Module | Mapping[str, Any], loss_weight: float = 1.0) -> None:
+    def __init__(
+        self, criterion: Annotated[nn.Module | Mapping[str, Any], BlockOf(LOSS_REGISTRY)], loss_weight: Weight = 1.0
+    ) -> None:
         super().__init__()
         if isinstance(criterion, Mapping):
             criterion = build(LOSS_REGISTRY, criterion, "StepwiseLoss.criterion")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.registry import LOSS_REGISTRY, register
 
@@ -28,7 +29,7 @@ class TVLoss(nn.Module):
 
     takes = ("noise_map",)
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: Weight = 1.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
 

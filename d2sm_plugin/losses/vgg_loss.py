@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import CheckpointError, OptionError, suggest
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
 from d2sm_plugin.features.vgg19_features import IMAGENET_MEAN, IMAGENET_STD
@@ -45,11 +47,11 @@ class VGGLoss(FrozenNetworkObjective):
 
     def __init__(
         self,
-        layers: Mapping[str, float],
-        vgg_type: str = "vgg16",
-        images: str = "imagenet",
+        layers: Mapping[str, Weight],
+        vgg_type: Literal["vgg11", "vgg13", "vgg16", "vgg19"] = "vgg16",
+        images: Literal["imagenet", "unit", "signed"] = "imagenet",
         weights: str | Path | None = "imagenet",
-        loss_weight: float = 1.0,
+        loss_weight: Weight = 1.0,
     ) -> None:
         if vgg_type not in _NETWORKS:
             raise OptionError(f"VGGLoss.vgg_type: '{vgg_type}' is unknown{suggest(vgg_type, _NETWORKS)}")

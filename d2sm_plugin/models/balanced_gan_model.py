@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from d2sm_plugin.errors import OptionError
-from d2sm_plugin.models.gan_model import GANModel
+from d2sm_plugin.models.gan_model import GANModel, GANObjectiveOptions
 from d2sm_plugin.registry import MODEL_REGISTRY, register
+
+
+class BalancedObjectiveOptions(GANObjectiveOptions):
+    """Keys of ``train.gan_opt`` that :class:`BalancedGANModel` reads itself."""
+
+    margin: float = Field(0.3, gt=0, lt=0.5, description="loss below which a network is too far ahead to train")
 
 
 @register(MODEL_REGISTRY)
@@ -23,18 +29,13 @@ class BalancedGANModel(GANModel):
 
     Args:
         opt: see :class:`GANModel`.
-
-    Raises:
-        OptionError: when a block is missing, or ``margin`` (0.3 unless given) is not between 0 and 0.5.
     """
 
-    gan_keys = GANModel.gan_keys | {"margin"}
+    gan_options = BalancedObjectiveOptions
 
     def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
         super()._start_discriminator(block, train)
-        self.margin = block.get("margin", 0.3)
-        if not isinstance(self.margin, float) or not 0 < self.margin < 0.5:
-            raise OptionError(f"train.gan_opt.margin: expected a number between 0 and 0.5, got {self.margin!r}")
+        self.margin = block.get("margin", BalancedObjectiveOptions.model_fields["margin"].default)
 
     def before_step(self, current_iter: int) -> None:
         """Forget the losses of the step before."""

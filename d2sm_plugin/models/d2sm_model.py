@@ -21,6 +21,7 @@ from d2sm_plugin.models.objectives import Objectives, gradient_norms
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, parameters_of, update_average
 from d2sm_plugin.models.restore import autocast, restore_batch
 from d2sm_plugin.models.step_record import StepRecord, describe_batch
+from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.registry import ARCH_REGISTRY, MODEL_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
 
@@ -38,6 +39,13 @@ class D2SMModel(BaseModel):
         opt: validated options (:func:`d2sm_plugin.options.reader.read_options`) completed by the pipeline with
             ``num_gpu`` (0 or 1), ``dist``, ``rank`` and ``world_size``.
     """
+
+    #: Typed model of the block ``train``; subclasses with keys of their own name a subclass of it.
+    train_options: type[TrainOptions] = TrainOptions
+    #: Blocks of an option file that describe networks of this model.
+    networks_in_options: tuple[str, ...] = ("network_g",)
+    #: Names of what :meth:`measure` returns.
+    measures: tuple[str, ...] = ()
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
         super().__init__(opt)
@@ -84,6 +92,18 @@ class D2SMModel(BaseModel):
         return DistributedDataParallel(
             net, device_ids=devices, find_unused_parameters=self.opt["find_unused_parameters"]
         )
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any], network: nn.Module | None) -> None:
+        """Refuse options of a training that do not go together, before anything is built; subclasses extend it.
+
+        Args:
+            options: validated options.
+            network: ``network_g`` without values (on the meta device); None where it cannot be made there.
+
+        Raises:
+            OptionError: naming the key.
+        """
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -159,6 +179,27 @@ class D2SMModel(BaseModel):
         with foreign_code(lambda: f"the backward pass of {', '.join(losses)} and {type(self.net_g).__name__}"):
             self.scaler.scale(total).backward()
         record.add(losses, total, batch)
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Set the learning rate for a step: the schedule's, or in the warm-up a share of the initial one.
+
+        BasicSR's own leaves schedules that multiply the last value, such as MultiStepLR, at the warm-up's for ever, and
+        needs a schedule to warm up.
+
+        Args:
+            current_iter: number of the step, from 1.
+            warmup_iter: first step with the whole learning rate; -1 for no warm-up.
+        """
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        for group in groups:
+            group["lr"] = group.pop("scheduled_lr", group["lr"])
+        if current_iter > 1:
+            for scheduler in self.schedulers:
+                scheduler.step()
+        if current_iter < warmup_iter:
+            for group in groups:
+                group["scheduled_lr"] = group["lr"]
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) / warmup_iter * current_iter
 
     def before_step(self, current_iter: int) -> None:
         """Prepare for step ``current_iter``; subclasses extend it."""

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from pydantic import Field, NonNegativeInt
 from torch import nn
 
 from d2sm_plugin.errors import OptionError, suggest
-from d2sm_plugin.models.gan_model import GANModel
+from d2sm_plugin.models.gan_model import GANModel, GANTrainOptions
 from d2sm_plugin.registry import MODEL_REGISTRY, register
+
+
+class DICTrainOptions(GANTrainOptions):
+    """``train`` of DICModel."""
+
+    frozen: dict[str, NonNegativeInt] = Field(
+        default_factory=dict, description="part of the network -> step until which it keeps its weights"
+    )
 
 
 @register(MODEL_REGISTRY)
@@ -31,18 +40,21 @@ class DICModel(GANModel):
         OptionError: for a part that the generator does not have.
     """
 
+    train_options = DICTrainOptions
     needs_discriminator = False
 
     def _start_training(self, train: Mapping[str, Any]) -> None:
         super()._start_training(train)
-        self._frozen_until: dict[str, int] = dict(train.get("frozen") or {})
-        parts = dict(self.net_g.named_children())
-        for name in self._frozen_until:
-            if name not in parts:
-                raise OptionError(
-                    f"train.frozen: {type(self.net_g).__name__} has no part '{name}'{suggest(name, parts)}"
-                )
+        self._frozen_until: dict[str, int] = dict(train["frozen"])
+        _check_parts(self.net_g, self._frozen_until)
         self._resting: list[nn.Module] = []
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any], network: nn.Module | None) -> None:
+        """Refuse to freeze a part that the generator does not have."""
+        super().check_options(options, network)
+        if network is not None:
+            _check_parts(network, options["train"]["frozen"])
 
     def before_step(self, current_iter: int) -> None:
         """Freeze and release parts of the generator."""
@@ -61,3 +73,10 @@ class DICModel(GANModel):
         for part in self._resting:
             part.zero_grad(set_to_none=True)
         return super().optimizers_to_step()
+
+
+def _check_parts(network: nn.Module, names: Iterable[str]) -> None:
+    parts = dict(network.named_children())
+    for name in names:
+        if name not in parts:
+            raise OptionError(f"train.frozen: {type(network).__name__} has no part '{name}'{suggest(name, parts)}")

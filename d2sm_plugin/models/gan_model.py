@@ -6,19 +6,39 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.interface import gather_inputs
+from d2sm_plugin.blocks import Whole
 from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.d2sm_model import D2SMModel
+from d2sm_plugin.models.objectives import ObjectiveOptions
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, parameters_of
+from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
 
 #: Objectives that train the discriminator alone.
 _OF_DISCRIMINATOR = ("d_real", "d_fake", "d_penalty")
+
+
+class GANTrainOptions(TrainOptions):
+    """``train`` of a model with a discriminator."""
+
+    optim_d: dict[str, Any] | None = Field(None, description="as optim_g, for the discriminator")
+    net_d_iters: Whole = Field(1, ge=1, description="steps of the discriminator for one of the generator")
+    net_d_init_iters: Whole = Field(0, ge=0, description="steps of the discriminator before the generator's first")
+
+
+class GANObjectiveOptions(ObjectiveOptions):
+    """Keys of ``train.gan_opt`` that the model reads itself."""
+
+    condition: list[str] | None = Field(
+        None, description="batch entries that the discriminator sees beside each image, e.g. [lq]"
+    )
 
 
 @register(MODEL_REGISTRY)
@@ -38,15 +58,14 @@ class GANModel(D2SMModel):
 
     Args:
         opt: see :class:`D2SMModel`.
-
-    Raises:
-        OptionError: when one of the three blocks is missing.
     """
 
+    train_options = GANTrainOptions
+    networks_in_options = ("network_g", "network_d")
     #: Whether training without ``gan_opt`` is an error; subclasses may leave the choice to the option file.
     needs_discriminator = True
     #: Keys of ``train.gan_opt`` that the model reads itself.
-    gan_keys = frozenset({"takes", "condition", "schedule"})
+    gan_options: type[ObjectiveOptions] = GANObjectiveOptions
 
     def _start_training(self, train: Mapping[str, Any]) -> None:
         self.net_d: nn.Module | None = None
@@ -55,18 +74,28 @@ class GANModel(D2SMModel):
         super()._start_training({key: value for key, value in train.items() if key != "gan_opt"})
         if block is not None:
             self._start_discriminator(block, train)
-        elif self.needs_discriminator or self.opt["network_d"] is not None:
-            raise OptionError("train.gan_opt: this block is missing, for example {type: GANLoss, gan_type: vanilla}")
 
-    def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
-        for key, given in (("network_d", self.opt["network_d"]), ("train.optim_d", train["optim_d"])):
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any], network: nn.Module | None) -> None:
+        """Refuse a discriminator of which a part is missing."""
+        super().check_options(options, network)
+        train = options["train"]
+        if train.get("gan_opt") is None:
+            if cls.needs_discriminator or options["network_d"] is not None:
+                raise OptionError(
+                    "train.gan_opt: this block is missing, for example {type: GANLoss, gan_type: vanilla}"
+                )
+            return
+        for key, given in (("network_d", options["network_d"]), ("train.optim_d", train["optim_d"])):
             if given is None:
                 raise OptionError(f"{key}: this block is missing; train.gan_opt needs a discriminator to train")
+
+    def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
         self.gan_takes = tuple(block.get("takes") or ("restored", "gt"))
         self.gan_condition = tuple(block.get("condition") or ())
         points = block.get("schedule")
         self.gan_schedule = WeightSchedule(points, "train.gan_opt.schedule") if points is not None else None
-        arguments = {key: value for key, value in block.items() if key not in self.gan_keys}
+        arguments = {key: value for key, value in block.items() if key not in self.gan_options.model_fields}
         self.gan_objective = build(LOSS_REGISTRY, arguments, "train.gan_opt").to(self.device)
         self.net_d = build(ARCH_REGISTRY, self.opt["network_d"], "network_d")
         paths = self.opt["path"]

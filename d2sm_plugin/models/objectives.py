@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
+from pydantic import Field
 from torch import Tensor, nn
 
+from d2sm_plugin.blocks import Block
 from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.errors import D2SMError, ForeignError, OptionError
 from d2sm_plugin.losses.accumulation import accumulation_of
@@ -18,14 +21,40 @@ from d2sm_plugin.registry import build
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 
 
+class ObjectiveOptions(Block):
+    """Keys of an objective's block that the model reads itself."""
+
+    takes: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="batch entries and network outputs that its forward gets, e.g. [restored, gt]"
+    )
+    schedule: list[Any] | None = Field(None, description="pairs [step, factor] between which its weight changes")
+
+
+_KEYWORD, _KEYWORDS = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
+
+
+def default_takes(objective: nn.Module) -> tuple[str, ...]:
+    """Return what an objective's forward gets where its option block does not say it.
+
+    That is its attribute ``takes``, or else the restored image and, if there is a second argument other than BasicSR's
+    ``weight``, the clear one.
+    """
+    if hasattr(objective, "takes"):
+        return tuple(objective.takes)
+    parameters = list(inspect.signature(objective.forward).parameters.values())
+    second = parameters[1:2] or [one for one in parameters if one.kind is one.VAR_POSITIONAL]
+    alone = not second or second[0].name == "weight" or second[0].kind in (_KEYWORD, _KEYWORDS)
+    return ("restored",) if alone else ("restored", "gt")
+
+
 class Objectives(nn.Module):
     """Every objective of ``train:``, in the order of the option file.
 
     Args:
         blocks: the ``train`` block; each key that ends in ``_opt`` and is not empty is one objective. Besides the
             arguments of its class, an objective's block may hold ``takes``: the names of the batch entries and network
-            outputs its forward gets (default: the class attribute ``takes``, else ``[restored, gt]``); and
-            ``schedule``: pairs ``[step, factor]`` between which its weight changes (:class:`WeightSchedule`).
+            outputs its forward gets (see :func:`default_takes`); and ``schedule``: pairs ``[step, factor]`` between
+            which its weight changes (:class:`WeightSchedule`).
 
     Attributes:
         step: number of the training step, from 1, that schedules go by.
@@ -44,7 +73,7 @@ class Objectives(nn.Module):
             if not key.endswith("_opt") or block is None:
                 continue
             name, where = key.removesuffix("_opt"), f"train.{key}"
-            arguments = {k: v for k, v in block.items() if k not in ("takes", "schedule")}
+            arguments = {k: v for k, v in block.items() if k not in ObjectiveOptions.model_fields}
             try:
                 term = build(LOSS_REGISTRY, arguments, where)
             except D2SMError as error:
@@ -54,7 +83,7 @@ class Objectives(nn.Module):
             self.terms[name] = term
             if block.get("schedule") is not None:
                 self.schedules[name] = WeightSchedule(block["schedule"], f"{where}.schedule")
-            self.takes[name] = tuple(block.get("takes") or getattr(term, "takes", ("restored", "gt")))
+            self.takes[name] = tuple(block.get("takes") or default_takes(term))
 
     def compile_extractors(self) -> None:
         """Let the extractors of D2SM objectives be compiled at their first call.

@@ -10,8 +10,15 @@ import torch
 from basicsr.models import lr_scheduler as host_schedulers
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from d2sm_plugin.errors import OptionError, suggest
+
+#: Schedulers that no option file can describe, as they take functions, other schedulers or measured values.
+_NEED_OBJECTS = frozenset(
+    {"LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler",
+     "ReduceLROnPlateau"}
+)  # fmt: skip
 
 
 def optimiser_class(name: str, where: str) -> type[torch.optim.Optimizer]:
@@ -31,7 +38,7 @@ def scheduler_class(name: str, where: str) -> type:
     known: dict[str, type] = {
         key: value
         for key, value in vars(torch.optim.lr_scheduler).items()
-        if inspect.isclass(value) and key.endswith("LR")
+        if inspect.isclass(value) and issubclass(value, LRScheduler) and key not in _NEED_OBJECTS
     }
     known |= {key: value for key, value in vars(host_schedulers).items() if key.endswith("LR")}
     known["MultiStepLR"] = host_schedulers.MultiStepRestartLR  # as BasicSR's own training does

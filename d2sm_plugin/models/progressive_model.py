@@ -8,13 +8,41 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor, nn
 
+from d2sm_plugin.blocks import Block
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.models.gan_model import GANModel
+from d2sm_plugin.models.gan_model import GANModel, GANObjectiveOptions, GANTrainOptions
 from d2sm_plugin.registry import MODEL_REGISTRY, register
 
-_EXAMPLE = "for example {ends: [50000, 100000], fade: 25000}"
+
+class Growth(Block):
+    """``train.growth``: the stages of a network that grows."""
+
+    ends: list[PositiveInt] = Field(description="last steps of all stages but the last one")
+    fade: NonNegativeInt = Field(description="steps over which a new stage fades in")
+
+    @field_validator("ends")
+    @classmethod
+    def _rising(cls, ends: list[int]) -> list[int]:
+        if any(before >= after for before, after in pairwise(ends)):
+            raise ValueError(f"steps must rise from stage to stage, got {ends}")
+        return ends
+
+
+class ProgressiveTrainOptions(GANTrainOptions):
+    """``train`` of ProgressiveModel."""
+
+    growth: Growth = Field(description="{ends: [50000, 100000], fade: 25000}: stages of a network that grows")
+
+
+class PenalisedObjectiveOptions(GANObjectiveOptions):
+    """Keys of ``train.gan_opt`` that :class:`ProgressiveModel` reads itself."""
+
+    gradient_penalty: NonNegativeFloat = Field(0, description="weight of the gradient penalty of the discriminator")
+    gradient_norm: NonNegativeFloat = Field(1, description="norm of the gradient that is not penalised")
+    drift: NonNegativeFloat = Field(0, description="weight of the discriminator's squared output on real images")
 
 
 @register(MODEL_REGISTRY)
@@ -33,23 +61,27 @@ class ProgressiveModel(GANModel):
 
     Args:
         opt: see :class:`GANModel`.
-
-    Raises:
-        OptionError: when ``growth`` is missing, does not fit the network, or the network does not grow.
     """
 
     needs_discriminator = False
-    gan_keys = GANModel.gan_keys | {"gradient_penalty", "gradient_norm", "drift"}
-    #: Whether the model reads ``train.growth``.
-    grows = True
+    train_options = ProgressiveTrainOptions
+    gan_options = PenalisedObjectiveOptions
 
     def _start_training(self, train: Mapping[str, Any]) -> None:
-        if not hasattr(self.net_g, "grow"):
-            raise OptionError(
-                f"network_g.type: {type(self.net_g).__name__} does not grow; ProgressiveModel trains PFSR"
-            )
-        self.stage_ends, self.fade_iter = _read_growth(train.get("growth"), self.net_g.num_stages)
+        self.stage_ends, self.fade_iter = train["growth"]["ends"], train["growth"]["fade"]
         super()._start_training(train)
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any], network: nn.Module | None) -> None:
+        """Refuse a network that does not grow, or grows in another number of stages."""
+        super().check_options(options, network)
+        if network is None:
+            return
+        if not hasattr(network, "grow"):
+            raise OptionError(f"network_g.type: {type(network).__name__} does not grow; ProgressiveModel trains PFSR")
+        ends, stages = options["train"]["growth"]["ends"], network.num_stages
+        if len(ends) != stages - 1:
+            raise OptionError(f"train.growth.ends: expected {stages - 1} steps for {stages} stages, got {ends}")
 
     def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
         super()._start_discriminator(block, train)
@@ -105,23 +137,6 @@ class _WithDrift(nn.Module):
     def forward(self, judged: Tensor, real: bool, is_disc: bool = False) -> Tensor:
         value = self.objective(judged, real, is_disc=is_disc)
         return value + self.weight * judged.square().mean() if is_disc and real and self.weight else value
-
-
-def _read_growth(block: Any, num_stages: int) -> tuple[list[int], int]:
-    if not isinstance(block, Mapping) or set(block) != {"ends", "fade"}:
-        raise OptionError(f"train.growth: expected the keys ends and fade, got {block!r}; {_EXAMPLE}")
-    ends, fade = block["ends"], block["fade"]
-    if (
-        not isinstance(ends, list)
-        or not all(type(end) is int and end > 0 for end in ends)
-        or len(ends) != num_stages - 1
-    ):
-        raise OptionError(f"train.growth.ends: expected {num_stages - 1} steps for {num_stages} stages, got {ends!r}")
-    if any(before >= after for before, after in pairwise(ends)):
-        raise OptionError(f"train.growth.ends: steps must rise from stage to stage, got {ends!r}")
-    if type(fade) is not int or fade < 0:
-        raise OptionError(f"train.growth.fade: expected a number of steps, got {fade!r}; {_EXAMPLE}")
-    return ends, fade
 
 
 def _reduce_to(images: Tensor, size: tuple[int, int]) -> Tensor:

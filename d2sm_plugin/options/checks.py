@@ -1,48 +1,139 @@
-"""Holds the blocks with a ``type`` against the registered classes they name."""
+"""Holds the blocks with a ``type`` against the registered classes they name, down to the type of every value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+from pydantic import ValidationError
 
+from d2sm_plugin.blocks import explain, read_block, shown
+from d2sm_plugin.data.dataset_options import PIPELINE_KEYS, LoaderOptions, read_dataset_options
+from d2sm_plugin.data.host_datasets import host_dataset_options
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.features.build import check_extractor_name
+from d2sm_plugin.models.objectives import ObjectiveOptions
 from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
 from d2sm_plugin.models.weight_schedule import WeightSchedule
-from d2sm_plugin.registry import check_arguments, lookup
-from d2sm_plugin.seg.scorer import read_segmentation_options
+from d2sm_plugin.options.host_arguments import is_of_host
+from d2sm_plugin.options.signatures import Argument, signature_of
+from d2sm_plugin.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    FEATURE_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    lookup,
+)
 
 PHASES = ("train", "val", "test")
-#: Keys of an objective's block that the model reads itself.
-OBJECTIVE_KEYS = frozenset({"takes", "schedule"})
+#: Arguments of metrics that validation fills in.
+METRIC_IMAGES = ("img", "img2")
 
 
-def check_types(options: Mapping[str, Any], is_train: bool) -> None:
+def check_types(options: Mapping[str, Any], model: type, is_train: bool) -> None:
     """Check every block that names a registered class.
 
+    Args:
+        options: of which the keys at the top have been checked.
+        model: the class that ``model_type`` names.
+        is_train: whether they are for training.
+
     Raises:
-        OptionError: for an unknown type, an argument the class does not take, or a wrong phase; the message starts
-            with the path of the key.
+        OptionError: for an unknown type, an argument the class does not take or a value it cannot use, or a wrong
+            phase; the message starts with the path of the key.
     """
-    model = lookup(MODEL_REGISTRY, options["model_type"], "model_type")
     for key in ("network_g", "network_d"):
         if options[key] is not None:
-            _check_block(ARCH_REGISTRY, options[key], key)
+            check_block(ARCH_REGISTRY, options[key], key)
     _check_datasets(options["datasets"], is_train)
     for name, block in options["val"]["metrics"].items():
         _check_metric(block, f"val.metrics.{name}")
-    if options["val"]["segmentation"] is not None:
-        read_segmentation_options(options["val"]["segmentation"])
     if is_train:
         _check_train(options["train"], model)
 
 
-def _check_block(registry: Any, block: Mapping[str, Any], where: str, own_keys: frozenset[str] = frozenset()) -> None:
+def check_block(
+    registry: Any,
+    block: Mapping[str, Any],
+    where: str,
+    kind: type | None = None,
+    without: frozenset[str] = frozenset(),
+) -> Any:
+    """Check a block ``{"type": NAME, **arguments}`` and the blocks within it; return what it names.
+
+    Args:
+        registry: where the name is looked up.
+        block: the block.
+        where: its path.
+        kind: base class of what it must name; None for any.
+        without: keys that somebody else reads.
+
+    Raises:
+        OptionError: naming the key.
+    """
+    known = [name for name, known in registry if kind is None or (inspect.isclass(known) and issubclass(known, kind))]
+    target = lookup(registry, named_type(block, where, known), f"{where}.type")
+    if kind is not None and not (inspect.isclass(target) and issubclass(target, kind)):
+        raise OptionError(f"{where}.type: '{block['type']}' is no {kind.__name__}{suggest(block['type'], known)}")
+    check_values(target, {key: value for key, value in block.items() if key not in without}, where)
+    return target
+
+
+def named_type(block: Mapping[str, Any], where: str, known: Any) -> str:
+    """Return the ``type`` of a block.
+
+    Raises:
+        OptionError: when it is missing or no text.
+    """
     if "type" not in block:
-        raise OptionError(f"{where}: the key 'type' is missing{suggest('', registry.keys())}")
-    target = lookup(registry, block["type"], f"{where}.type")
-    check_arguments(target, {k: v for k, v in block.items() if k != "type" and k not in own_keys}, where)
+        raise OptionError(f"{where}: the key 'type' is missing{suggest('', known)}")
+    if not isinstance(block["type"], str):
+        raise OptionError(f"{where}.type: expected a name, got {shown(block['type'])}{suggest('', known)}")
+    return block["type"]
+
+
+def check_values(
+    target: Callable[..., Any], block: Mapping[str, Any], where: str, filled_in: tuple[str, ...] = ()
+) -> None:
+    """Check the arguments in a block against what a class or function takes.
+
+    Args:
+        target: the class or function.
+        block: ``type`` and arguments.
+        where: path of the block.
+        filled_in: arguments that do not come from option files.
+
+    Raises:
+        OptionError: naming the argument.
+    """
+    signature = signature_of(target, filled_in)
+    arguments = {key: value for key, value in block.items() if key != "type"}
+    for key, value in arguments.items():
+        if key in signature.arguments:
+            _check_value(signature.arguments[key], value, f"{where}.{key}")
+        elif not signature.open or not isinstance(key, str):
+            known = suggest(str(key), signature.arguments)
+            raise OptionError(f"{where}.{key}: {target.__name__} takes no such argument{known}")
+    missing = [name for name, one in signature.arguments.items() if one.required and name not in arguments]
+    if missing:
+        raise OptionError(f"{where}: {target.__name__} needs {', '.join(missing)}; add it to the option block")
+    further = getattr(target, "check_arguments", None)
+    if further is not None:
+        further(arguments, where)
+
+
+def _check_value(argument: Argument, value: Any, where: str) -> None:
+    if argument.block is not None and isinstance(value, Mapping):
+        check_block(argument.block.registry, value, where, argument.block.kind)
+        return
+    if argument.block is not None and argument.block.registry is FEATURE_REGISTRY and isinstance(value, str):
+        check_extractor_name(value, where)
+    try:
+        argument.adapter.validate_python(value)
+    except ValidationError as error:
+        raise OptionError(explain(error, where, given=value)) from None
 
 
 def _check_datasets(datasets: Mapping[str, Mapping[str, Any]], is_train: bool) -> None:
@@ -51,13 +142,21 @@ def _check_datasets(datasets: Mapping[str, Mapping[str, Any]], is_train: bool) -
         where = f"datasets.{key}"
         if phase not in PHASES:
             raise OptionError(f"{where}: a dataset's key is its phase{suggest(phase, PHASES)} (or val_2, test_cbsd68)")
-        if "type" not in block:
-            raise OptionError(f"{where}: the key 'type' is missing{suggest('', DATASET_REGISTRY.keys())}")
-        lookup(DATASET_REGISTRY, block["type"], f"{where}.type")
-        for count in ("batch_size_per_gpu", "num_worker_per_gpu", "dataset_enlarge_ratio"):
-            value = block.get(count, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or value < (count != "num_worker_per_gpu"):
-                raise OptionError(f"{where}.{count}: expected a whole number, got {value!r}")
+        target = lookup(DATASET_REGISTRY, named_type(block, where, DATASET_REGISTRY.keys()), f"{where}.type")
+        read_block(LoaderOptions, {key: value for key, value in block.items() if key in PIPELINE_KEYS}, where)
+        if phase != "train" and block.get("ratio") is not None:
+            raise OptionError(f"{where}.ratio: for training sets only")
+        model = getattr(target, "options_model", None) or host_dataset_options(target)
+        if model is None:
+            continue
+        levels = block.get("sigma")
+        if phase == "train" or not isinstance(levels, list) or "sigma" not in model.model_fields:
+            read_dataset_options(model, {**block, "phase": phase}, where)
+            continue
+        if not levels:
+            raise OptionError(f"{where}.sigma: expected a noise level, or a list of some, got []")
+        for level in levels:  # each is a set of its own
+            read_dataset_options(model, {**block, "phase": phase, "sigma": level}, where)
     if is_train and "train" not in datasets:
         raise OptionError(f"datasets: training needs a dataset 'train'; there is {', '.join(datasets) or 'none'}")
     if not is_train and not any(key.split("_")[0] in ("val", "test") for key in datasets):
@@ -65,40 +164,45 @@ def _check_datasets(datasets: Mapping[str, Mapping[str, Any]], is_train: bool) -
 
 
 def _check_metric(block: Mapping[str, Any], where: str) -> None:
-    if "type" not in block:
-        raise OptionError(f"{where}: the key 'type' is missing{suggest('', METRIC_REGISTRY.keys())}")
-    target = lookup(METRIC_REGISTRY, block["type"], f"{where}.type")
-    arguments = {key: value for key, value in block.items() if key not in ("type", "better")}
-    check_arguments(target, {"img": None, "img2": None, **arguments}, where)
+    target = lookup(METRIC_REGISTRY, named_type(block, where, METRIC_REGISTRY.keys()), f"{where}.type")
+    if is_of_host(target) and target.__name__.endswith("_pt"):
+        raise OptionError(f"{where}.type: {block['type']} takes tensors; set {block['type'].removesuffix('_pt')}")
+    if block.get("better", "higher") not in ("higher", "lower"):
+        raise OptionError(f"{where}.better: expected 'higher' or 'lower', got {shown(block['better'])}")
+    check_values(target, {key: value for key, value in block.items() if key != "better"}, where, METRIC_IMAGES)
 
 
 def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
     if train is None:
         raise OptionError("train: this block is missing; training needs at least total_iter, optim_g and an objective")
-    for key in ("optim_g", "optim_d"):
+    for key, find, filled_in in (
+        ("optim_g", optimiser_class, "params"),
+        ("optim_d", optimiser_class, "params"),
+        ("scheduler", scheduler_class, "optimizer"),
+    ):
         if train.get(key) is not None:
-            block = train[key]
-            if "type" not in block:
-                raise OptionError(f"train.{key}: the key 'type' is missing; for example 'type: Adam'")
-            cls = optimiser_class(block["type"], f"train.{key}")
-            arguments = {k: v for k, v in block.items() if k != "type"}
-            check_arguments(cls, {"params": [], **arguments}, f"train.{key}")
-    if train.get("scheduler") is not None:
-        block = train["scheduler"]
-        if "type" not in block:
-            raise OptionError("train.scheduler: the key 'type' is missing; for example 'type: MultiStepLR'")
-        cls = scheduler_class(block["type"], "train.scheduler")
-        arguments = {k: v for k, v in block.items() if k != "type"}
-        check_arguments(cls, {"optimizer": None, **arguments}, "train.scheduler")
-    if train.get("growth") is not None and not getattr(model, "grows", False):
-        raise OptionError(
-            f"train.growth: {model.__name__} trains no growing networks; set model_type: ProgressiveModel"
-        )
+            where = f"train.{key}"
+            target = find(named_type(train[key], where, ["Adam"] if "optim" in key else ["MultiStepLR"]), where)
+            check_values(target, train[key], where, (filled_in,))
     objectives = {key: block for key, block in train.items() if key.endswith("_opt") and block is not None}
     if not objectives:
         raise OptionError("train: no objective; add a block such as pixel_opt: {type: L1Loss}")
     for key, block in objectives.items():
-        own_keys = getattr(model, "gan_keys", frozenset({"takes"})) if key == "gan_opt" else OBJECTIVE_KEYS
-        _check_block(LOSS_REGISTRY, block, f"train.{key}", own_keys)
-        if block.get("schedule") is not None:
-            WeightSchedule(block["schedule"], f"train.{key}.schedule")
+        _check_objective(key, block, model)
+
+
+def _check_objective(key: str, block: Mapping[str, Any], model: type) -> None:
+    where = f"train.{key}"
+    own = getattr(model, "gan_options", ObjectiveOptions) if key == "gan_opt" else ObjectiveOptions
+    target = check_block(LOSS_REGISTRY, block, where, without=frozenset(own.model_fields))
+    options = read_block(own, {name: value for name, value in block.items() if name in own.model_fields}, where)
+    if options.schedule is not None:
+        WeightSchedule(options.schedule, f"{where}.schedule")
+    if options.takes is None or key == "gan_opt":
+        return
+    try:
+        inspect.signature(target.forward).bind(None, *options.takes)
+    except TypeError as error:
+        raise OptionError(
+            f"{where}.takes: {target.__name__} cannot be called with {len(options.takes)} ({error})"
+        ) from None

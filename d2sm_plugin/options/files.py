@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from d2sm_plugin.custom_imports import located
 from d2sm_plugin.errors import OptionError, nearest
 from d2sm_plugin.options.merge import merge
 from d2sm_plugin.safe_yaml import read_yaml
@@ -111,6 +112,9 @@ def shipped_folder() -> Path:
 
 def _read_layer(path: Path, relative: Sequence[str]) -> dict[str, Any]:
     content = read_yaml(path)
+    imports = content.get("custom_imports")
+    if isinstance(imports, list):
+        content["custom_imports"] = [located(one, path.parent) if isinstance(one, str) else one for one in imports]
     for key in relative:
         if isinstance(content.get(key), str):
             content[key] = str(find_option_file(content[key], path.parent, f"{path}: {key}: "))

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
+from d2sm_plugin.blocks import read_block, shown
+from d2sm_plugin.custom_imports import import_custom
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.options.checks import check_types
+from d2sm_plugin.options.cross_checks import check_together
 from d2sm_plugin.options.files import read_option_file
-from d2sm_plugin.options.schema import LoggerOptions, Options, PathOptions, Strict, TrainOptions, ValOptions
+from d2sm_plugin.options.foreign import translate
+from d2sm_plugin.options.schema import Options, options_of
+from d2sm_plugin.registry import MODEL_REGISTRY, lookup
 from d2sm_plugin.safe_yaml import parse_yaml
-
-_BLOCKS: dict[str, type] = {
-    "path": PathOptions,
-    "train": TrainOptions,
-    "val": ValOptions,
-    "logger": LoggerOptions,
-}
 
 
 def read_options(path: str | Path, is_train: bool = True, force: Iterable[str] = ()) -> dict[str, Any]:
@@ -32,7 +29,7 @@ def read_options(path: str | Path, is_train: bool = True, force: Iterable[str] =
         force: overrides ``"a:b=value"`` of the command line; values are read as YAML.
 
     Returns:
-        Plain nested dicts with every default filled in, plus ``is_train``.
+        Plain nested dicts with every default filled in, plus ``is_train`` and ``notes``, lines for the log.
 
     Raises:
         OptionError: for anything that cannot be used; the message names the file, the key's path and what it takes.
@@ -43,24 +40,59 @@ def read_options(path: str | Path, is_train: bool = True, force: Iterable[str] =
     try:
         return validate_options(file.content, is_train)
     except OptionError as error:
-        raise OptionError(f"{file}: {error}") from None
+        raise OptionError(f"{file}: {error}") from error.__cause__
 
 
-def validate_options(raw: dict[str, Any], is_train: bool = True) -> dict[str, Any]:
+def validate_options(raw: Mapping[str, Any], is_train: bool = True) -> dict[str, Any]:
     """Validate options that are a nested dict already; see :func:`read_options`."""
-    try:
-        options = Options.model_validate(raw).model_dump()
-    except ValidationError as error:
-        errors = error.errors()
-        rest = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise OptionError(_explain(errors[0]) + rest) from None
-    check_types(options, is_train)
-    options["is_train"] = is_train
+    typed, model, notes = typed_options(raw)
+    options = typed.model_dump()
     for key, block in options["datasets"].items():
         block["phase"] = key.split("_")[0]
+    check_types(options, model, is_train)
+    for key, block in options["datasets"].items():
         block.setdefault("name", key)
         block.setdefault("scale", options["scale"])
-    return options
+    check_together(options, model, is_train)
+    return options | {"is_train": is_train, "notes": notes}
+
+
+def typed_options(raw: Mapping[str, Any]) -> tuple[Options, type[D2SMModel], list[str]]:
+    """Return options as their typed model, with the class that trains, and what there is to say about it.
+
+    Modules that they name in ``custom_imports`` are imported. Blocks with a ``type`` are not looked into.
+
+    Raises:
+        OptionError: for an unknown key or model, or a value of the wrong type.
+    """
+    entries = raw.get("custom_imports")
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, str):
+            import_custom(entry)
+    named = raw.get("model_type", "D2SMModel")
+    if not isinstance(named, str):
+        raise OptionError(f"model_type: expected the name of a model, got {shown(named)}{suggest('', known_models())}")
+    raw, notes = translate(raw, named in known_models())
+    model = model_class(raw.get("model_type", "D2SMModel"))
+    return read_block(options_of(model.train_options), raw, ""), model, notes
+
+
+def model_class(name: str) -> type[D2SMModel]:
+    """Return the model of that name.
+
+    Raises:
+        OptionError: for an unknown one, or one of BasicSR's that this pipeline cannot continue, gather or stop.
+    """
+    known = known_models()
+    if name in known:
+        return known[name]
+    lookup(MODEL_REGISTRY, name, "model_type")
+    raise OptionError(f"model_type: {name} is not made for this pipeline{suggest(name, known)}")
+
+
+def known_models() -> dict[str, type[D2SMModel]]:
+    """Return the models that this pipeline can train, by name."""
+    return {name: model for name, model in MODEL_REGISTRY if inspect.isclass(model) and issubclass(model, D2SMModel)}
 
 
 def apply_override(raw: dict[str, Any], entry: str) -> None:
@@ -79,17 +111,3 @@ def apply_override(raw: dict[str, Any], entry: str) -> None:
         if not isinstance(block, dict):
             raise OptionError(f"--force_yml {entry}: '{':'.join(parents[: depth + 1])}' is a value, not a block")
     block[last] = parse_yaml(value, f"--force_yml {entry}")
-
-
-def _explain(error: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        model: type[Strict] | type[TrainOptions] = Options if len(error["loc"]) == 1 else _BLOCKS[str(error["loc"][0])]
-        return f"{where}: unknown key{suggest(str(error['loc'][-1]), model.model_fields)}"
-    if error["type"] == "missing":
-        return f"{where}: this key is missing"
-    if error["type"] == "unknown_key":
-        return f"{where}.{error['ctx']['key']}: unknown key{suggest(error['ctx']['key'], error['ctx']['known'])}"
-    if error["type"] == "not_a_block":
-        return f"{where}.{error['ctx']['key']}: expected a block with a 'type', or ~ to switch the objective off"
-    return f"{where}: {error['msg']}, got {error['input']!r}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -12,8 +13,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from tabulate import tabulate
 
+from d2sm_plugin.data.dataset_options import DatasetOptions, LoaderOptions
+from d2sm_plugin.data.host_datasets import TYPED_HOST_DATASETS
 from d2sm_plugin.files import write_whole
-from d2sm_plugin.options.schema import LoggerOptions, Options, PathOptions, TrainOptions, ValOptions
+from d2sm_plugin.models.train_options import TrainOptions
+from d2sm_plugin.options.reader import known_models
+from d2sm_plugin.options.schema import LoggerOptions, Options, PathOptions, ValOptions
+from d2sm_plugin.registry import DATASET_REGISTRY
+from d2sm_plugin.seg.scorer import SegmentationOptions
 
 _INTRO = """# Option files
 
@@ -21,11 +28,12 @@ Written by `python tools/write_option_reference.py` from the schema that checks 
 
 The dialect is BasicSR's. A block with a `type` names a registered class, and its other keys are that class's
 arguments: networks (`network_g`), datasets, objectives (`train.*_opt`), metrics (`val.metrics`), optimisers and
-schedules. An unknown key anywhere is an error that names the nearest known one. Numbers may be written as `1e-4`.
-Of BasicSR's loader keys in a dataset's block, `batch_size_per_gpu`, `num_worker_per_gpu`, `dataset_enlarge_ratio` and
-`num_prefetch_queue` act; `use_shuffle`, `prefetch_mode`, `pin_memory` and `persistent_workers` are accepted and have no
-effect: training data are always shuffled, workers live as long as the run, and memory is pinned where there is a GPU.
+schedules. Everything is checked before anything starts: unknown keys, values of the wrong type (`true` and `"8"` are
+no numbers), and what does not go together, such as a schedule that ends before the training. A mistake is one line with
+the path of the key. Numbers may be written as `1e-4`, and merge keys (`<<: *base`) work.
 Any key can be set on the command line: `--force_yml train:total_iter=1000 train:optim_g:lr=1e-4`.
+
+Your own networks, objectives, datasets and metrics: [extend.md](extend.md).
 
 A file with `extends: other.yml` states only what it changes in another one, which is named relative to it or is a
 shipped one. Blocks are merged key by key; a block of another `type` replaces the old one; `~` takes a block away, and
@@ -37,22 +45,40 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`path`", PathOptions),
     ("`train`", TrainOptions),
     ("`val`", ValOptions),
+    ("`val.segmentation`", SegmentationOptions),
     ("`logger`", LoggerOptions),
+    ("`datasets.*`", LoaderOptions),
 )
 
 
 def option_reference() -> str:
     """Return the reference as Markdown."""
-    parts = [_INTRO]
-    for title, model in _SECTIONS:
-        summary = inspect.cleandoc(model.__doc__ or "").splitlines()[0]
-        rows = [
-            [f"`{name}`", _default(field), field.description or _meaning(name)]
-            for name, field in model.model_fields.items()
-        ]
-        table = tabulate(rows, headers=["key", "default", "meaning"], tablefmt="github")
-        parts.append(f"## {title}\n\n{summary}\n\n{table}\n")
-    return "\n".join(parts)
+    tables = [(title, model, ()) for title, model in _SECTIONS]
+    tables += [(f"`train` of {name}", model, TrainOptions.model_fields) for name, model in _train_options().items()]
+    tables += [(f"`datasets.*` of {name}", model, ["phase"]) for name, model in _dataset_options().items()]
+    return "\n".join([_INTRO, *(_section(*table) for table in tables)])
+
+
+def _section(title: str, model: type[BaseModel], without: Iterable[str]) -> str:
+    summary = re.sub(r"(:class:)?`+", "`", inspect.cleandoc(model.__doc__ or "").splitlines()[0])
+    fields = {name: field for name, field in model.model_fields.items() if name not in without}
+    rows = [[f"`{name}`", _default(field), field.description] for name, field in fields.items()]
+    return f"## {title}\n\n{summary}\n\n{tabulate(rows, headers=['key', 'default', 'meaning'], tablefmt='github')}\n"
+
+
+def _train_options() -> dict[str, type[TrainOptions]]:
+    """Return what the shipped models declare beyond the common keys, by model."""
+    declared = {name: cls for name, cls in known_models().items() if "train_options" in vars(cls) and _is_ours(cls)}
+    return {name: cls.train_options for name, cls in sorted(declared.items()) if cls.train_options is not TrainOptions}
+
+
+def _dataset_options() -> dict[str, type[DatasetOptions]]:
+    ours = {name: cls.options_model for name, cls in DATASET_REGISTRY if _is_ours(cls)}
+    return dict(sorted(ours.items())) | dict(sorted(TYPED_HOST_DATASETS.items()))
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.split(".")[0] == __name__.split(".", maxsplit=1)[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,30 +94,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     if field.default is PydanticUndefined:
-        return "`{}`"
+        return "`[]`" if field.default_factory is list else "`{}`"
     if isinstance(field.default, bool):
         return f"`{str(field.default).lower()}`"  # as YAML spells it
     return "none" if field.default is None else f"`{field.default}`"
-
-
-def _meaning(name: str) -> str:
-    return _MEANINGS[name]
-
-
-_MEANINGS = {
-    "model_type": "model that owns networks and objectives",
-    "datasets": "`train`, and any number of `val`, `val_2`, `test_cbsd68`: the key's beginning is the phase",
-    "network_g": "the restoration network: `type` and its arguments",
-    "network_d": "the discriminator, for models that have one",
-    "path": "see below",
-    "train": "see below; needed for training",
-    "val": "see below",
-    "logger": "see below",
-    "find_unused_parameters": "for networks of which some parameters get no gradient, with several processes",
-    "param_key_d": "as `param_key_g`, for the discriminator",
-    "strict_load_d": "as `strict_load_g`, for the discriminator",
-    "net_d_iters": "steps of the discriminator for one of the generator",
-    "net_d_init_iters": "steps of the discriminator before the generator's first",
-    "use_tb_logger": "TensorBoard curves under `tb_logger/NAME`",
-    "wandb": "`{project: ..., resume_id: ...}`: mirror TensorBoard to Weights & Biases",
-}

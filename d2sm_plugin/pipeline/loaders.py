@@ -20,6 +20,7 @@ from d2sm_plugin.data.dataset_options import read_dataset_options
 from d2sm_plugin.data.draws import DrawSampler, SeededDraws
 from d2sm_plugin.data.paired_images import check_paired_images
 from d2sm_plugin.errors import D2SMError, DataError
+from d2sm_plugin.options.evaluation_sets import evaluation_blocks
 from d2sm_plugin.registry import lookup
 
 
@@ -106,24 +107,6 @@ def _own_words(error: D2SMError) -> str:
     """Return an error's message without the traceback that torch wraps around it on its way out of a worker."""
     text = str(error)
     return text.strip().splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
-
-
-def evaluation_blocks(datasets: Mapping[str, Mapping[str, Any]], phases: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the blocks of validation or test sets by name, one for each noise level.
-
-    A block whose ``sigma`` is a list stands for one set a level, named ``NAME_sigma25`` and so on.
-    """
-    blocks: dict[str, dict[str, Any]] = {}
-    for key, block in datasets.items():
-        if key.split("_")[0] not in phases:
-            continue
-        levels = block.get("sigma")
-        if isinstance(levels, list):
-            for sigma in levels:
-                blocks[f"{block['name']}_sigma{sigma:g}"] = {**block, "sigma": sigma, "where": f"datasets.{key}"}
-        else:
-            blocks[block["name"]] = {**block, "where": f"datasets.{key}"}
-    return blocks
 
 
 def build_evaluation_loaders(

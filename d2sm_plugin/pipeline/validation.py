@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import check_numbers, to_uint8
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.pipeline.distributed import gather_objects, world
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
-from d2sm_plugin.registry import lookup
+from d2sm_plugin.registry import METRIC_REGISTRY, lookup
 from d2sm_plugin.seg.scorer import SegmentationScorer
+
+
+class ImageMetric:
+    """A metric of one image, which gets its images by name and as BasicSR gives them: 8-bit (H, W, 3), BGR.
+
+    Args:
+        block: ``type``, the name of a registered function, and its arguments. A function without an argument ``img2``
+            judges the restored image alone.
+        where: path of the block, for messages.
+    """
+
+    def __init__(self, block: Mapping[str, Any], where: str) -> None:
+        self.where = where
+        self.function = lookup(METRIC_REGISTRY, block["type"], f"{where}.type")
+        self.arguments = {key: value for key, value in block.items() if key not in ("type", "better")}
+        self.compares = "img2" in inspect.signature(self.function).parameters
+
+    def __call__(self, image: np.ndarray, clean: np.ndarray | None, key: str) -> float:
+        """Return the value for an image (H, W, 3) uint8 RGB.
+
+        Args:
+            image: the image.
+            clean: what it is compared with; None where the dataset gives nothing.
+            key: name of the image, for messages.
+
+        Raises:
+            OptionError: when there is nothing to compare with, or ``crop_border`` leaves nothing of the image.
+            ForeignError: for whatever the function raises.
+        """
+        border = self.arguments.get("crop_border", 0)
+        if 2 * border >= min(image.shape[:2]):
+            raise OptionError(
+                f"{self.where}.crop_border: {border} leaves nothing of the image '{key}' of {image.shape[1]}x"
+                f"{image.shape[0]}"
+            )
+        images = {"img": image[..., ::-1]}
+        if self.compares:
+            if clean is None:
+                raise OptionError(f"{self.where}: the dataset gives no gt to compare with; remove this metric")
+            images["img2"] = clean[..., ::-1]
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        with foreign_code(f"{self.where}: {self.function.__name__} on the image '{key}' of {size}"):
+            return float(self.function(**images, **self.arguments))
 
 
 class Evaluator:
@@ -47,6 +91,7 @@ class Evaluator:
         self.loaders = loaders
         self.pictures = pictures if self.val["save_img"] else None
         self.every_restored = every_restored
+        self.metrics = {name: ImageMetric(block, f"val.metrics.{name}") for name, block in self.val["metrics"].items()}
         block = self.val["segmentation"]
         self.segmentation = SegmentationScorer(block, device) if block is not None else None
 
@@ -82,25 +127,20 @@ class Evaluator:
                     self.segmentation.add(keys, restored)
                 for position, key in enumerate(keys):
                     images = _image_row(batch, restored, position)
-                    rows.append((key, self._measure(images) | extra[position]))
+                    rows.append((key, self._measure(key, images) | extra[position]))
                     if self.pictures is not None and len(rows) <= shown:
                         self._write(images, name, key, iteration)
                 bar.update(len(keys))
         return self._mean(rows)
 
-    def _measure(self, images: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def _measure(self, key: str, images: Mapping[str, np.ndarray]) -> dict[str, float]:
         values: dict[str, float] = {}
-        if self.val["metrics"] and "clean" not in images:
-            raise OptionError("val.metrics: the dataset gives no gt to measure against; remove the metrics")
-        for name, block in self.val["metrics"].items():
-            metric = lookup(METRIC_REGISTRY, block["type"], f"val.metrics.{name}.type")
-            arguments = {key: value for key, value in block.items() if key not in ("type", "better")}
-            clean = images["clean"][..., ::-1]  # BasicSR's metrics take BGR
-            values[name] = float(metric(images["restored"][..., ::-1], clean, **arguments))
+        for name, metric in self.metrics.items():
+            values[name] = metric(images["restored"], images.get("clean"), key)
             if self.val["measure_input"]:
-                if images["input"].shape != images["clean"].shape:
+                if "clean" in images and images["input"].shape != images["clean"].shape:
                     raise OptionError("val.measure_input: input and clean image differ in size; switch it off")
-                values[f"{name}_input"] = float(metric(images["input"][..., ::-1], clean, **arguments))
+                values[f"{name}_input"] = metric(images["input"], images.get("clean"), key)
         return values
 
     def _mean(self, rows: list[tuple[str, dict[str, float]]]) -> tuple[int, dict[str, float]]:

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import ConfigDict, Field, PositiveInt
 from torch import Tensor
 
+from d2sm_plugin.blocks import Block, read_block
 from d2sm_plugin.data.image_store import ImageStore, open_images
-from d2sm_plugin.errors import DataError, OptionError, suggest
+from d2sm_plugin.errors import DataError
 from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.confusion import ConfusionMatrix
 from d2sm_plugin.seg.label_values import AS_STORED, describe
@@ -24,10 +25,10 @@ from d2sm_plugin.seg.segmentor import build_segmentor, choose_classes
 WHERE = "val.segmentation"
 
 
-class SegmentationOptions(BaseModel):
+class SegmentationOptions(Block):
     """Option keys of ``val.segmentation``."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     config: str = Field(description="mmseg config: a path, or the name of one that mmseg or this package ships")
     checkpoint: str = Field(description="path or URL of its checkpoint")
@@ -45,17 +46,7 @@ def read_segmentation_options(block: Mapping[str, Any]) -> SegmentationOptions:
     Raises:
         OptionError: for an unknown key (with the nearest known one), a missing key or a value of the wrong type.
     """
-    for key in block:
-        if key not in SegmentationOptions.model_fields:
-            raise OptionError(f"{WHERE}.{key}: unknown key{suggest(str(key), SegmentationOptions.model_fields)}")
-    try:
-        return SegmentationOptions.model_validate(dict(block))
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = f"{WHERE}.{first['loc'][0]}"
-        if first["type"] == "missing":
-            raise OptionError(f"{path}: this key is missing") from None
-        raise OptionError(f"{path}: {first['msg']}, got {first['input']!r}") from None
+    return read_block(SegmentationOptions, dict(block), WHERE)
 
 
 def read_label_for(

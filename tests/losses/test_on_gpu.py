@@ -115,7 +115,7 @@ def model_of(**train) -> D2SMModel:
     raw = {
         "name": "x",
         "num_gpu": 1,
-        "datasets": {"train": {"type": "NoisyImageDataset"}},
+        "datasets": {"train": {"type": "NoisyImageDataset", "dataroot_gt": "images", "sigma": 25}},
         "network_g": {"type": "FFDNet", "num_feat": 32, "num_layers": 4},
         "train": {
             "total_iter": 99,

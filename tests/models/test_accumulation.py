@@ -48,7 +48,7 @@ def model_of(**objectives) -> D2SMModel:
     raw = {
         "name": "x",
         "num_gpu": 0,
-        "datasets": {"train": {"type": "PairedImageDataset"}},
+        "datasets": {"train": {"type": "NoisyImageDataset", "dataroot_gt": "images", "sigma": 25}},
         "network_g": {"type": "OneLayer"},
         "train": {"total_iter": 9, "optim_g": {"type": "SGD", "lr": 1e-3}, **objectives},
     }

@@ -46,7 +46,7 @@ def model_of(**train) -> D2SMModel:
     raw = {
         "name": "x",
         "num_gpu": 0,
-        "datasets": {"train": {"type": "PairedImageDataset"}},
+        "datasets": {"train": {"type": "NoisyImageDataset", "dataroot_gt": "images", "sigma": 25}},
         "network_g": {"type": "TwoOutputs"},
         "train": {"total_iter": 9, "optim_g": {"type": "SGD", "lr": 0.1}, "pixel_opt": {"type": "L1Loss"}, **train},
     }

@@ -44,16 +44,16 @@ def model_of(kind="GANModel", critic=True, frozen=None, **train):
         "name": "x",
         "model_type": kind,
         "num_gpu": 0,
-        "datasets": {"train": {"type": "PairedImageDataset"}},
+        "datasets": {"train": {"type": "NoisyImageDataset", "dataroot_gt": "images", "sigma": 25}},
         "network_g": {"type": "TwoLayers"},
         "train": {"total_iter": 9, "optim_g": {"type": "Adam", "lr": 0.01}, "pixel_opt": {"type": "L1Loss"}, **train},
     }
     if critic:
         raw["network_d"] = {"type": "SmallCritic"}
         raw["train"] = {"optim_d": {"type": "Adam", "lr": 0.02}, "gan_opt": GAN, **raw["train"]}
-    options = validate_options(raw) | {"dist": False, "rank": 0, "world_size": 1}
     if frozen is not None:
-        options["train"]["frozen"] = frozen
+        raw["train"]["frozen"] = frozen
+    options = validate_options(raw) | {"dist": False, "rank": 0, "world_size": 1}
     torch.manual_seed(0)
     return MODEL_REGISTRY.get(kind)(options)
 
@@ -227,7 +227,9 @@ def test_alignment_model_measures_and_draws():
         "name": "x",
         "model_type": "AlignmentModel",
         "num_gpu": 0,
-        "datasets": {"train": {"type": "FaceDataset", "points": "celeba5"}},
+        "datasets": {
+            "train": {"type": "FaceDataset", "points": "celeba5", "dataroot_gt": "faces", "landmarks": "a.csv"}
+        },
         "network_g": {"type": "StackedHourglass", "num_points": 5, "num_stack": 1, "num_feat": 8},
         "train": {
             "total_iter": 9,

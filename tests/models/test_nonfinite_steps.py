@@ -77,7 +77,7 @@ def model_of(kind="D2SMModel", **train) -> D2SMModel:
     raw = {
         "name": "x",
         "num_gpu": 0,
-        "datasets": {"train": {"type": "PairedImageDataset"}},
+        "datasets": {"train": {"type": "NoisyImageDataset", "dataroot_gt": "images", "sigma": 25}},
         "network_g": {"type": "Flat"},
         "train": {"total_iter": 9, "optim_g": {"type": "SGD", "lr": 0.1}, "ema_decay": 0.5, **train},
     }

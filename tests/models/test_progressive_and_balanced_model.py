@@ -26,7 +26,7 @@ def model_of(kind, networks, **train):
         "name": "x",
         "model_type": kind,
         "num_gpu": 0,
-        "datasets": {"train": {"type": "FaceDataset"}},
+        "datasets": {"train": {"type": "FaceDataset", "dataroot_gt": "faces", "landmarks": "faces.csv"}},
         **networks,
         "train": {"total_iter": 9, "optim_g": ADAM, "optim_d": ADAM, "pixel_opt": {"type": "MSELoss"}, **train},
     }
@@ -152,17 +152,17 @@ def test_growing_without_a_discriminator():
 
 
 def test_growth_that_does_not_fit():
-    with pytest.raises(OptionError, match=r"train\.growth: expected the keys ends and fade, got None"):
+    with pytest.raises(OptionError, match=r"train\.growth: expected a block of keys, got None"):
         growing(growth=None)
     with pytest.raises(OptionError, match=r"train\.growth\.ends: expected 2 steps for 3 stages, got \[5\]"):
         growing(growth={"ends": [5], "fade": 1})
     with pytest.raises(OptionError, match=r"train\.growth\.ends: steps must rise"):
         growing(growth={"ends": [5, 5], "fade": 1})
-    with pytest.raises(OptionError, match=r"train\.growth\.fade: expected a number of steps, got 0\.5"):
+    with pytest.raises(OptionError, match=r"train\.growth\.fade: expected an integer, got 0\.5"):
         growing(growth={"ends": [5, 6], "fade": 0.5})
     with pytest.raises(OptionError, match=r"network_g\.type: URDGN does not grow"):
         model_of("ProgressiveModel", {"network_g": {"type": "URDGN"}}, growth=GROWTH)
-    with pytest.raises(OptionError, match=r"train\.growth: GANModel trains no growing networks"):
+    with pytest.raises(OptionError, match=r"train\.growth: unknown key"):
         model_of("GANModel", {"network_g": {"type": "URDGN"}}, growth=GROWTH)
 
 
@@ -228,7 +228,7 @@ def test_balance_is_that_of_all_mini_batches():
 
 @pytest.mark.parametrize("margin", [0.0, 0.5, "0.3", True])
 def test_margin_out_of_range(margin):
-    with pytest.raises(OptionError, match=r"train\.gan_opt\.margin: expected a number between 0 and 0\.5"):
+    with pytest.raises(OptionError, match=r"train\.gan_opt\.margin: expected a number"):
         balanced(0.0, 0.0, margin)
 
 

@@ -12,14 +12,17 @@ from d2sm_plugin.safe_yaml import parse_yaml
 
 RAW = {
     "name": "x",
-    "datasets": {"train": {"type": "PairedImageDataset"}, "val_2": {"type": "PairedImageDataset"}},
+    "datasets": {
+        "train": {"type": "NoisyImageDataset", "dataroot_gt": "images", "sigma_range": [0, 75], "gt_size": 64},
+        "val_2": {"type": "NoisyImageDataset", "dataroot_gt": "images", "sigma": 25},
+    },
     "network_g": {"type": "FFDNet"},
     "train": {"total_iter": 10, "optim_g": {"type": "AdamW", "lr": 1e-4}, "pixel_opt": {"type": "L1Loss"}},
 }
 
 
-def changed(path: str, value) -> dict:
-    raw = copy.deepcopy(RAW)
+def changed(path: str, value, raw=RAW) -> dict:
+    raw = copy.deepcopy(raw)
     *parents, last = path.split(".")
     block = raw
     for key in parents:
@@ -36,7 +39,8 @@ def test_defaults_are_filled_in():
     assert options["model_type"] == "D2SMModel"
     assert options["train"]["accumulate"] == 1
     assert options["train"]["pixel_opt"] == {"type": "L1Loss"}
-    assert options["datasets"]["val_2"] == {"type": "PairedImageDataset", "phase": "val", "name": "val_2", "scale": 1}
+    given = RAW["datasets"]["val_2"]
+    assert options["datasets"]["val_2"] == given | {"phase": "val", "name": "val_2", "scale": 1}
 
 
 @pytest.mark.parametrize(
@@ -59,12 +63,12 @@ def test_defaults_are_filled_in():
         ("network_g.num_fet", 3, r"network_g\.num_fet: FFDNet takes no such argument; did you mean 'num_feat'"),
         ("datasets.tain", {"type": "PairedImageDataset"}, r"datasets\.tain: .*did you mean 'train'"),
         ("datasets.train.type", "NoisyImage", r"datasets\.train\.type: .*did you mean 'NoisyImageDataset'"),
-        ("datasets.train.batch_size_per_gpu", 0, r"datasets\.train\.batch_size_per_gpu: expected a whole number"),
+        ("datasets.train.batch_size_per_gpu", 0, r"datasets\.train\.batch_size_per_gpu: expected a number above 0"),
         ("datasets.train", ..., r"datasets: training needs a dataset 'train'"),
         ("model_type", "D2SModel", r"model_type: no model is registered as 'D2SModel'; did you mean 'D2SMModel'"),
         ("val.metrics", {"psnr": {"type": "calculate_psnr"}}, r"val\.metrics\.psnr: calculate_psnr needs crop_border"),
         ("val.segmentation", {"confg": "x"}, r"val\.segmentation\.confg: unknown key; did you mean 'config'"),
-        ("name", "a/b", r"name: .*pattern"),
+        ("name", "a/b", r"name: expected a name for a file or folder, which '/' cannot be part of"),
         ("train", ..., r"train: this block is missing"),
     ],
 )

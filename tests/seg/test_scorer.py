@@ -136,7 +136,7 @@ def test_two_ranks_score_as_one_process(tiny, pictures, free_port):
     ("changes", "words"),
     [
         ({"batchsize": 2}, r"val\.segmentation\.batchsize: unknown key; did you mean 'batch_size'"),
-        ({"batch_size": 0}, r"val\.segmentation\.batch_size: Input should be greater than 0"),
+        ({"batch_size": 0}, r"val\.segmentation\.batch_size: expected a number above 0"),
         ({"batch_size": "4"}, r"val\.segmentation\.batch_size"),
         ({"amp": "fp16"}, r"val\.segmentation\.amp"),
         ({"overlay": 3}, r"val\.segmentation\.overlay"),

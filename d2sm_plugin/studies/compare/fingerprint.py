@@ -6,12 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from d2sm_plugin.options.schema import Options
+from d2sm_plugin.options.reader import typed_options
 
 _DIGITS = 8
 #: Keys of an option file that change no figure: names, places of results, what is logged and shown, loader processes.
@@ -24,7 +23,7 @@ _LOADER_KEYS = ("num_worker_per_gpu", "num_prefetch_queue", "prefetch_mode", "pi
 #: Mini-batch of a process where the option file names none.
 DEFAULT_BATCH = 16
 #: Blocks whose files count by content, beside those of networks; data count by where they are.
-_WITH_FILES = ("train", "val", "path")
+_WITH_FILES = ("train", "val", "path", "custom_imports")
 
 
 def essence(raw: Mapping[str, Any], processes: int = 1) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def essence(raw: Mapping[str, Any], processes: int = 1) -> dict[str, Any]:
         raw: content of an option file.
         processes: of the training.
     """
-    kept = Options.model_validate(deepcopy(dict(raw))).model_dump(exclude_defaults=True)
+    kept = typed_options(raw)[0].model_dump(exclude_defaults=True)
     for block, keys in _WITHOUT_EFFECT.items():
         holder = kept if not block else kept.get(block, {})
         for key in keys:

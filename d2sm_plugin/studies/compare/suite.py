@@ -6,38 +6,35 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from d2sm_plugin.blocks import Block, read_block
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.file_names import FileName
 from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.options.reader import apply_override
+from d2sm_plugin.options.schema import MAX_SEED
 
-Block = dict[str, Any]
-Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
-
-
-class Strict(BaseModel):
-    """A block in which an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+Fragment = dict[str, Any]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1)]
 
 
-class Variant(Strict):
+class Variant(Block):
     """One row of the table."""
 
     like: str | None = Field(None, description="variant that this one starts from; none: the suite's options")
-    options: Block = Field(default_factory=dict, description="laid over that; a block set to ~ is removed")
+    options: Fragment = Field(default_factory=dict, description="laid over that; a block set to ~ is removed")
     seeds: Seeds | None = Field(None, description="its own seeds; none: those of the suite")
 
 
-class TestFragment(Strict):
+class TestFragment(Block):
     """What every trained network is measured on: the same blocks as in an option file for testing."""
 
-    datasets: dict[str, Block] = Field(min_length=1, description="test sets; sigma: [25, 35, 50] makes one for each")
-    val: Block = Field(default_factory=dict, description="metrics, segmentation, tile")
+    datasets: dict[str, Fragment] = Field(min_length=1, description="test sets; sigma: [25, 35, 50] makes one for each")
+    val: Fragment = Field(default_factory=dict, description="metrics, segmentation, tile")
 
 
-class Untrained(Strict):
+class Untrained(Block):
     """Rows that are not trained."""
 
     input: str | None = Field("noisy", description="name of the row of the degraded images; ~: none")
@@ -45,7 +42,7 @@ class Untrained(Strict):
     clean: str | None = Field("clean", description="name of the row of the clean images (MIoU alone); ~: none")
 
 
-class Grid(Strict):
+class Grid(Block):
     """Which crops are shown side by side."""
 
     keys: list[str] | None = Field(None, description="images of the test sets; none: `count` of them, evenly spread")
@@ -56,7 +53,7 @@ class Grid(Strict):
     size: PositiveInt = Field(128, description="side of the chosen window, in pixels")
 
 
-class Cost(Strict):
+class Cost(Block):
     """How time and memory of an iteration are measured."""
 
     steps: PositiveInt = Field(12, description="training steps in a process of their own")
@@ -70,13 +67,13 @@ class Cost(Strict):
         return self
 
 
-class Suite(Strict):
+class Suite(Block):
     """The whole suite file."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="of the suite and of its report's folder")
+    name: FileName = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="of the suite and of its report's folder")
     title: str | None = Field(None, description="heading of the report; none: the name")
     base: str = Field(description="option file for training, relative to the file that names it")
-    options: Block = Field(default_factory=dict, description="laid over the base option file, for every variant")
+    options: Fragment = Field(default_factory=dict, description="laid over the base option file, for every variant")
     seeds: Seeds = Field(description="one run of every variant for each")
     variants: dict[str, Variant] = Field(min_length=1, description="name of the row -> what it changes")
     baseline: str = Field(description="variant that differences and ratios refer to")
@@ -144,33 +141,10 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
     if isinstance(raw.get("variants"), dict):
         raw["variants"] = {n: block for n, block in raw["variants"].items() if block is not None}
     try:
-        suite = Suite.model_validate(raw)
-    except ValidationError as error:
-        raise OptionError(f"{file}: {_explain(error)}") from None
+        suite = read_block(Suite, raw, "")
+    except OptionError as error:
+        raise OptionError(f"{file}: {error}") from None
     for variant in suite.variants:
         if len(set(suite.seeds_of(variant))) < len(suite.seeds_of(variant)):
             raise OptionError(f"{file}: seeds of '{variant}': one is given twice")
     return suite, read_option_file(suite.base).content
-
-
-def _explain(error: ValidationError) -> str:
-    errors = error.errors()
-    first = errors[0]
-    where = ".".join(str(part) for part in first["loc"])
-    rest = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key{suggest(str(first['loc'][-1]), _keys_at(first['loc'][:-1]))}{rest}"
-    if first["type"] == "missing":
-        return f"{where}: this key is missing{rest}"
-    if first["type"] == "value_error":
-        return ": ".join(filter(None, (where, str(first["ctx"]["error"])))) + rest
-    return f"{where}: {first['msg']}, got {first['input']!r}{rest}"
-
-
-def _keys_at(location: tuple[int | str, ...]) -> Iterable[str]:
-    if not location:
-        return Suite.model_fields
-    blocks: dict[str, type[Strict]] = {
-        "variants": Variant, "test": TestFragment, "untrained": Untrained, "grid": Grid, "cost": Cost,
-    }  # fmt: skip
-    return blocks[str(location[0])].model_fields

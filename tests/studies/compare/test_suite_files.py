@@ -103,9 +103,9 @@ def test_extends(write, photographs, tmp_path):
     ("changes", "message"),
     [
         ({"sed": [1]}, r"suite\.yml: sed: unknown key; did you mean 'seeds'"),
-        ({"seeds": []}, r"suite\.yml: seeds: List should have at least 1 item"),
+        ({"seeds": []}, r"suite\.yml: seeds: expected at least 1 values"),
         ({"seeds": [0, 0]}, r"suite\.yml: seeds of 'L1': one is given twice"),
-        ({"seeds": ["one"]}, r"suite\.yml: seeds\.0: Input should be a valid integer, got 'one'"),
+        ({"seeds": ["one"]}, r"suite\.yml: seeds\.0: expected an integer, got 'one'"),
         ({"baseline": "L2"}, r"suite\.yml: baseline: no variant 'L2'; known: L1"),
         ({"variants": {"L1": {"option": {}}}}, r"variants\.L1\.option: unknown key; did you mean 'options'"),
         ({"variants": {"L1": {"like": "L3"}}}, r"variants\.L1\.like: no variant 'L3'"),

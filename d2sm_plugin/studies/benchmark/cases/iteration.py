@@ -103,7 +103,7 @@ def _options(
     given = {
         "name": "benchmark",
         "num_gpu": int(settings.device.type == "cuda"),
-        "datasets": {"train": {"type": "NoisyImageDataset"}},
+        "datasets": {"train": _dataset(settings)},
         "network_g": dict(network),
         "train": {
             "total_iter": 10**6,
@@ -116,19 +116,21 @@ def _options(
     return validate_options(given) | {"dist": False, "rank": 0, "world_size": 1, "is_train": True}
 
 
-def _data(settings: Settings) -> TrainBatches:
+def _dataset(settings: Settings) -> dict[str, Any]:
     height, width, crop = _sides(settings)
-    torch.manual_seed(0)
-    block = {
+    return {
         "type": "NoisyImageDataset",
-        "phase": "train",
         "dataroot_gt": str(scene_folder(4, height, width) / "images"),
         "gt_size": crop,
         "sigma_range": [0, 75],
         "batch_size_per_gpu": 2 if settings.small else 4,
         "num_worker_per_gpu": 0,
     }
-    return TrainBatches(block, 0, 0, 1, drawn=0, pin_memory=False)
+
+
+def _data(settings: Settings) -> TrainBatches:
+    torch.manual_seed(0)
+    return TrainBatches({**_dataset(settings), "phase": "train"}, 0, 0, 1, drawn=0, pin_memory=False)
 
 
 @contextlib.contextmanager

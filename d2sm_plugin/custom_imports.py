@@ -1,0 +1,88 @@
+"""Importing people's own modules and files, whose classes register themselves for use in option files."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from d2sm_plugin.errors import OptionError
+
+_SUFFIX = ".py"
+
+
+def import_custom(entry: str, where: str = "custom_imports") -> None:
+    """Import a module, or a file, once.
+
+    A file's folder is appended to ``sys.path`` and the file imported by its name, so that processes that start anew
+    find its classes too.
+
+    Args:
+        entry: name of a module (``my_package.networks``), or path of a file (``my_losses.py``) or of a package.
+        where: option it comes from, for messages.
+
+    Raises:
+        OptionError: when there is no such module or file, it cannot be imported, or its name belongs to another module.
+    """
+    path = Path(entry).expanduser()
+    if is_path(entry):
+        if not path.is_file() and not (path / "__init__.py").is_file():
+            raise OptionError(f"{where}: {entry}: no such Python file or package")
+        folder, name = path.resolve().parent, path.resolve().name.removesuffix(_SUFFIX)
+    else:
+        folder, name = Path.cwd(), entry
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # behind all others, so that nothing else is hidden by it
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise OptionError(f"{where}: {entry}: cannot be imported ({type(error).__name__}: {reason})") from error
+    found = Path(getattr(module, "__file__", None) or "").resolve()
+    if is_path(entry) and found not in (path.resolve(), path.resolve() / "__init__.py"):
+        raise OptionError(f"{where}: {entry}: a module '{name}' exists already ({found}); give the file another name")
+
+
+def is_path(entry: str) -> bool:
+    """Whether an entry of ``custom_imports`` is a path, not the name of a module."""
+    return entry.endswith(_SUFFIX) or "/" in entry or "\\" in entry
+
+
+def located(entry: str, folder: Path) -> str:
+    """Return an entry of an option file so that it can be imported from any working directory.
+
+    Args:
+        entry: of ``custom_imports``.
+        folder: of the option file; paths start there, or else at the working directory.
+    """
+    if not is_path(entry):
+        beside = folder / f"{entry}{_SUFFIX}"
+        return str(beside.resolve()) if beside.is_file() else entry
+    path = Path(entry).expanduser()
+    return str((folder / path).resolve()) if (folder / path).exists() else str(path.resolve())
+
+
+class CustomImport(argparse.Action):
+    """Imports a module or file as soon as ``--custom-import`` is read."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Import it."""
+        import_custom(str(values), "--custom-import")
+
+
+def add_custom_import(parser: argparse.ArgumentParser) -> None:
+    """Add ``--custom-import`` to the arguments of a tool."""
+    parser.add_argument(
+        "--custom-import", action=CustomImport, default=argparse.SUPPRESS, metavar="MODULE|FILE",
+        help="import your own module or file, whose networks, objectives, datasets or metrics the options name; may "
+        "be given several times",
+    )  # fmt: skip
