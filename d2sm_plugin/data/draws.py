@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from d2sm_plugin.errors import OptionError
+from d2sm_plugin.data.draw_order import DrawOrder
 from d2sm_plugin.random_guard import untouched_random_state
 
 
@@ -32,34 +32,16 @@ class DrawSampler(Sampler[list[Draw]]):
     The joint batch ``b`` of all ranks starts at position ``b * batch_size * world_size``; rank r takes the r-th share.
 
     Args:
-        length: number of samples in the dataset.
+        order: of the samples.
         batch_size: samples a rank takes for each batch.
-        seed: of the order.
-        enlarge_ratio: passes over the dataset that make one epoch (BasicSR's ``dataset_enlarge_ratio``).
         rank: of this process.
         world_size: number of processes.
         start: position of the first draw, to continue a run.
-
-    Raises:
-        OptionError: when the dataset is empty.
     """
 
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        seed: int,
-        enlarge_ratio: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-        start: int = 0,
-    ) -> None:
-        if length < 1:
-            raise OptionError("datasets.train: the dataset is empty")
-        self.length = length
-        self.epoch_length = length * enlarge_ratio
+    def __init__(self, order: DrawOrder, batch_size: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
+        self.order = order
         self.batch_size = batch_size
-        self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self.start = start
@@ -68,19 +50,9 @@ class DrawSampler(Sampler[list[Draw]]):
         first = self.start
         while True:
             share = first + self.rank * self.batch_size
-            yield [self._draw(share + offset) for offset in range(self.batch_size)]
+            positions = range(share, share + self.batch_size)
+            yield [Draw(position, self.order.sample(position)) for position in positions]
             first += self.batch_size * self.world_size
-
-    def _draw(self, position: int) -> Draw:
-        epoch, offset = divmod(position, self.epoch_length)
-        return Draw(position, self._order(epoch)[offset] % self.length)
-
-    def _order(self, epoch: int) -> list[int]:
-        if getattr(self, "_epoch", None) != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._permutation = torch.randperm(self.epoch_length, generator=generator).tolist()
-            self._epoch = epoch
-        return self._permutation
 
 
 class SeededDraws(Dataset[dict[str, Any]]):

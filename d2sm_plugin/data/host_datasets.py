@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, create_model, model_validator
 
+from d2sm_plugin.blocks import at_key
 from d2sm_plugin.data.dataset_options import DatasetOptions, IoBackend
 
 _Statistics = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -43,7 +44,7 @@ class _PairedOptions(_HostDatasetOptions):
         for_training = {key: getattr(self, key) for key in ("gt_size", "use_hflip", "use_rot")}
         missing = [key for key, value in for_training.items() if value is None]
         if self.phase == "train" and missing:
-            raise ValueError(f"training needs {', '.join(missing)} too")
+            raise at_key(missing[0], "this key is missing; training needs gt_size, use_hflip and use_rot")
         given = [key for key, value in for_training.items() if value]
         if self.phase != "train" and given:
             raise ValueError(f"{', '.join(given)}: for training only; a '{self.phase}' dataset gives whole images")

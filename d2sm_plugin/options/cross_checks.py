@@ -15,7 +15,7 @@ from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.restore import DEFAULT_MULTIPLE, DEFAULT_OVERLAP
 from d2sm_plugin.models.tiles import tile_spans
-from d2sm_plugin.options.evaluation_sets import evaluation_blocks
+from d2sm_plugin.options.data_sets import evaluation_blocks, training_blocks
 from d2sm_plugin.options.trials import try_network, try_objective, try_optimisation
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 
@@ -43,7 +43,8 @@ def check_together(options: Mapping[str, Any], model: type[D2SMModel], is_train:
     _check_val(options, model, network)
     if not is_train:
         return
-    sets = {key: block for key, block in options["datasets"].items() if key.split("_")[0] == "train"}
+    sets = training_blocks(options["datasets"])
+    _check_shared_batches(sets)
     crop = _crop(sets, options["scale"])
     _check_objectives(options, model, crop, sets["train"].get("batch_size_per_gpu", 16))
     try_optimisation(options["train"])
@@ -86,6 +87,19 @@ def _check_tile(tile: int, overlap: int | None, network: nn.Module | None) -> No
         tile_spans(10 * tile, tile, overlap, getattr(network, "size_multiple", DEFAULT_MULTIPLE))
     except OptionError as error:
         raise OptionError(f"val.tile: {error}") from None
+
+
+def _check_shared_batches(sets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse what training sets, which share their batches, cannot have each for itself."""
+    for name in ("batch_size_per_gpu", "num_worker_per_gpu", "num_prefetch_queue"):
+        for key, block in sets.items():
+            if name in block and block[name] != sets["train"].get(name):
+                raise OptionError(f"datasets.{key}.{name}: training sets share batches; set it in datasets.train alone")
+    given = {key: block.get("ratio") for key, block in sets.items()}
+    without = [key for key, ratio in given.items() if ratio is None]
+    if len(without) < len(given) and (without or len(given) == 1):
+        reason = f"datasets.{without[0]} has none; give every training set one" if without else "there is but one set"
+        raise OptionError(f"datasets.{next(key for key in given if key not in without)}.ratio: {reason}")
 
 
 def _crop(sets: Mapping[str, Mapping[str, Any]], scale: int) -> int | None:

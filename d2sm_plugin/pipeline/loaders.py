@@ -16,11 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from d2sm_plugin.data.dataset_checks import CheckedDataset
-from d2sm_plugin.data.dataset_options import read_dataset_options
+from d2sm_plugin.data.dataset_options import LoaderOptions, read_dataset_options
+from d2sm_plugin.data.draw_order import DrawOrder
 from d2sm_plugin.data.draws import DrawSampler, SeededDraws
+from d2sm_plugin.data.host_datasets import host_dataset_options
+from d2sm_plugin.data.joined_datasets import JoinedDatasets
 from d2sm_plugin.data.paired_images import check_paired_images
 from d2sm_plugin.errors import D2SMError, DataError
-from d2sm_plugin.options.evaluation_sets import evaluation_blocks
+from d2sm_plugin.options.data_sets import evaluation_blocks
 from d2sm_plugin.registry import lookup
 
 
@@ -28,8 +31,9 @@ def build_dataset(block: Mapping[str, Any], where: str) -> Dataset[dict[str, Any
     """Build the dataset that a block of ``datasets`` describes; messages of ours begin with ``where``."""
     cls = lookup(DATASET_REGISTRY, block["type"], f"{where}.type")
     ours = hasattr(cls, "options_model")
-    if ours:
-        read_dataset_options(cls.options_model, block, where)
+    model = cls.options_model if ours else host_dataset_options(cls)
+    if model is not None:
+        read_dataset_options(model, block, where)
     if cls is PairedImageDataset:
         check_paired_images(block, where)
     try:
@@ -48,7 +52,8 @@ class TrainBatches:
     """The endless stream of training batches, and how far it has been read.
 
     Args:
-        block: ``datasets.train``.
+        blocks: of the training sets by their key in ``datasets``. Several are read as one, see
+            :class:`~d2sm_plugin.data.draw_order.DrawOrder`; batches and workers are those of ``train``.
         seed: of order, crops and noise.
         rank: of this process.
         world_size: number of processes.
@@ -57,18 +62,25 @@ class TrainBatches:
     """
 
     def __init__(
-        self, block: Mapping[str, Any], seed: int, rank: int, world_size: int, drawn: int, pin_memory: bool
+        self,
+        blocks: Mapping[str, Mapping[str, Any]],
+        seed: int,
+        rank: int,
+        world_size: int,
+        drawn: int,
+        pin_memory: bool,
     ) -> None:
-        dataset = build_dataset(block, "datasets.train")
+        parts = {key: build_dataset(block, f"datasets.{key}") for key, block in blocks.items()}
+        dataset = JoinedDatasets(parts) if len(parts) > 1 else next(iter(parts.values()))
         self.num_samples = len(dataset)  # type: ignore[arg-type]
         self.drawn = drawn
-        batch_size = block.get("batch_size_per_gpu", 16)
-        workers = block.get("num_worker_per_gpu", 2)
+        block = blocks["train"]
+        batch_size = block.get("batch_size_per_gpu", LoaderOptions.model_fields["batch_size_per_gpu"].default)
+        workers = block.get("num_worker_per_gpu", LoaderOptions.model_fields["num_worker_per_gpu"].default)
         self.joint_batch = batch_size * world_size
-        sampler = DrawSampler(
-            self.num_samples, batch_size, seed, block.get("dataset_enlarge_ratio", 1), rank, world_size, drawn
-        )
-        self.epoch_length = sampler.epoch_length
+        order = draw_order(blocks, [len(part) for part in parts.values()], seed)  # type: ignore[arg-type]
+        sampler = DrawSampler(order, batch_size, rank, world_size, drawn)
+        self.epoch_length = order.epoch_length
         self.loader = DataLoader(
             SeededDraws(dataset, seed),
             batch_sampler=sampler,
@@ -91,6 +103,18 @@ class TrainBatches:
     def epoch(self) -> int:
         """Passes over the data that are complete."""
         return self.drawn // self.epoch_length
+
+
+def draw_order(blocks: Mapping[str, Mapping[str, Any]], lengths: Sequence[int], seed: int) -> DrawOrder:
+    """Return the order in which training sets are drawn, as their blocks say it."""
+    ratios = [block.get("ratio") for block in blocks.values()]
+    return DrawOrder(
+        lengths,
+        seed,
+        [block.get("dataset_enlarge_ratio", 1) for block in blocks.values()],
+        None if None in ratios else ratios,
+        [f"datasets.{key}" for key in blocks],
+    )
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

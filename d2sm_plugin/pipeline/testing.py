@@ -54,7 +54,8 @@ def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[in
             folder.start(option_file, options, resume=False)
             log_to_file(logger, folder.path / f"test_{options['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log")
         wait_for_all()
-        logger.info(versions())
+        for line in (versions(), *options["notes"]):
+            logger.info(line)
         if not options["path"]["pretrain_network_g"]:
             logger.warning("path.pretrain_network_g is not given: the network's weights are random.")
         results = evaluator.run(model, 0)

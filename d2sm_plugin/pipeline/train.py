@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from d2sm_plugin.errors import OptionError, TrainingError
+from d2sm_plugin.options.data_sets import training_blocks
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline.best import BestMetrics
 from d2sm_plugin.pipeline.build import build_model
@@ -138,7 +139,7 @@ class TrainingRun:
         state = read_state(self.resume_state) if self.resume_state is not None else None
         self.start_iter = state["iter"] if state else 0
         self.data = TrainBatches(
-            options["datasets"]["train"],
+            training_blocks(options["datasets"]),
             options["manual_seed"],
             self.rank,
             self.world_size,
@@ -148,6 +149,7 @@ class TrainingRun:
         loaders = build_evaluation_loaders(options["datasets"], ("val",), self.rank, self.world_size)
         self.model = build_model(options)
         self.evaluator = Evaluator(options, loaders, self.folder.visualization, False, self.model.device)
+        self.evaluator.try_metrics()
         return state
 
     def _describe(self) -> None:
@@ -156,7 +158,8 @@ class TrainingRun:
             key.removesuffix("_opt") for key, block in self.options["train"].items() if _is_objective(key, block)
         ]
         parameters = sum(p.numel() for p in network.parameters())
-        self.logger.info(versions())
+        for line in (versions(), *self.options["notes"]):
+            self.logger.info(line)
         self.logger.info(
             f"{type(self.model).__name__} with {type(network).__name__}, {parameters:,} parameters, on "
             f"{self.model.device}, {self.world_size} process(es); objectives: {', '.join(objectives)}"
@@ -265,7 +268,7 @@ class TrainingRun:
                 raise OptionError(f"val.save_best: no metric '{wanted}'; measured: {', '.join(results[first][1])}")
             if (first, wanted) in improved:
                 for label, wrapped in self.model.networks().items():
-                    self.store.save_network(wrapped, self.store.models / f"{label}_best_{wanted}.pth")
+                    self.store.save_network(wrapped, self.store.models / f"{label}_best_{wanted.replace('/', '_')}.pth")
 
 
 def _is_objective(key: str, block: object) -> bool:

@@ -19,6 +19,7 @@ from d2sm_plugin.metrics.images import check_numbers, to_uint8
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.pipeline.distributed import gather_objects, world
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
+from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.registry import METRIC_REGISTRY, lookup
 from d2sm_plugin.seg.scorer import SegmentationScorer
 
@@ -103,6 +104,20 @@ class Evaluator:
             on every rank.
         """
         return {name: self._run_set(model, name, loader, iteration) for name, loader in self.loaders.items()}
+
+    def try_metrics(self) -> None:
+        """Measure the first image of every set against itself, so that a metric that cannot fails before a training.
+
+        Raises:
+            OptionError: naming the metric and the image.
+        """
+        for loader in self.loaders.values():
+            if not self.metrics or not len(loader.dataset):  # type: ignore[arg-type]
+                continue
+            with untouched_random_state():
+                sample = loader.dataset[0]
+            batch = {name: [value] for name, value in sample.items()}
+            self._measure(image_keys(batch)[0], _image_row(batch, batch.get("gt", batch["lq"]), 0))
 
     def _run_set(
         self, model: D2SMModel, name: str, loader: DataLoader[dict[str, Any]], iteration: int

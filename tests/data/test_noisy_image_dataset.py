@@ -12,6 +12,7 @@ from data_samples import image_folder, image_store, label_folder, label_of, pict
 from torch.utils.data import DataLoader
 
 import d2sm_plugin  # noqa: F401
+from d2sm_plugin.data.draw_order import DrawOrder
 from d2sm_plugin.data.draws import DrawSampler, SeededDraws
 from d2sm_plugin.data.noise import noise_for_key
 from d2sm_plugin.data.noisy_image_dataset import NoisyImageDataset
@@ -166,7 +167,7 @@ def test_subset(roots):
 
 def _draws(roots, workers, count=6):
     dataset = SeededDraws(NoisyImageDataset(train_options(roots)), seed=3)
-    loader = DataLoader(dataset, batch_sampler=DrawSampler(5, 2, seed=3), num_workers=workers)
+    loader = DataLoader(dataset, batch_sampler=DrawSampler(DrawOrder([5], 3), 2), num_workers=workers)
     batches = iter(loader)
     return [next(batches) for _ in range(count)]
 

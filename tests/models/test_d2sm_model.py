@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.errors import OptionError, TrainingError
 from d2sm_plugin.models.d2sm_model import D2SMModel
-from d2sm_plugin.models.objectives import Objectives, gradient_norms
+from d2sm_plugin.models.objectives import Objectives, default_takes, gradient_norms
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.registry import register
 
@@ -181,3 +182,40 @@ def test_a_compiled_extractor_gives_the_same_loss_and_gradient():
         assert model.train_step([images], 1)
     assert compiled.get_current_log()["l_d2sm"] == pytest.approx(plain.get_current_log()["l_d2sm"], rel=1e-3)
     assert compiled.net_g.scale.item() == pytest.approx(plain.net_g.scale.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        (None, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]),
+        ({"type": "MultiStepLR", "milestones": [5], "gamma": 0.5}, [0.25, 0.5, 0.75, 1, 1, 0.5, 0.5, 0.5]),
+        ({"type": "StepLR", "step_size": 2, "gamma": 0.5}, [0.25, 0.5, 0.75, 0.5, 0.25, 0.25, 0.125, 0.125]),
+    ],
+)
+def test_a_warm_up_ends_where_the_schedule_is(scheduler, expected):
+    model = model_of(scheduler=scheduler, warmup_iter=4)
+    rates = []
+    for step in range(1, 9):
+        if step == 3:  # continued in the middle of it
+            state = copy.deepcopy(model.training_state())
+            model = model_of(scheduler=scheduler, warmup_iter=4)
+            model.load_training_state(state)
+        model.update_learning_rate(step, 4)
+        rates += [rate / 0.1 for rate in model.get_current_learning_rate()]
+        model.train_step([batch()], step)
+    assert rates == pytest.approx(expected)
+
+
+def test_objectives_without_takes_get_what_their_forward_names():
+    class Blind(nn.Module):
+        def forward(self, image):
+            return image.mean()
+
+    class Starred(nn.Module):
+        def forward(self, *images):
+            return images[0].mean()
+
+    weighted, plain = (LOSS_REGISTRY.get(name)() for name in ("WeightedTVLoss", "L1Loss"))
+    assert default_takes(weighted) == default_takes(Blind()) == ("restored",)
+    assert default_takes(plain) == default_takes(Starred()) == ("restored", "gt")
+    assert default_takes(MeanOf()) == ("noise_map",)

@@ -79,7 +79,7 @@ def refusal(raw, is_train=True) -> str:
         ("datasets.train.num_prefetch_queue", "2", "datasets.train.num_prefetch_queue: expected an integer, got '2'"),
         ("datasets.train.gt_sise", 64, "datasets.train.gt_sise: unknown key; did you mean 'gt_size'"),
         ("datasets.val_2", PAIRED | {"dataroot_qt": "c"}, "datasets.val_2.dataroot_qt: unknown key; did you mean 'dat"),
-        ("datasets.train", PAIRED, "datasets.train: training needs gt_size, use_hflip, use_rot too"),
+        ("datasets.train", PAIRED, "datasets.train.gt_size: this key is missing; training needs"),
         ("datasets.val_2", PAIRED | {"gt_size": 64}, "datasets.val_2: gt_size: for training only"),
         ("datasets.val_2", PAIRED | {"io_backend": {"type": "disc"}}, "datasets.val_2.io_backend.type: expected 'lmdb"),
         ("datasets.train", {"type": "REDSDataset", "num_frames": 5}, "datasets.train.num_frames: unknown key; did you"),

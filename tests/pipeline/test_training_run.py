@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import copy
 import csv
 
 import pytest
 import torch
+from basicsr.metrics import calculate_niqe
 from runs import equal, tiny_options, weights, write_options
 
 import d2sm_plugin  # noqa: F401
-from d2sm_plugin.errors import CheckpointError, D2SMError, DataError, OptionError
+from d2sm_plugin.data.noisy_image_dataset import NoisyImageDataset
+from d2sm_plugin.errors import CheckpointError, D2SMError, DataError, ForeignError, OptionError
+from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.pipeline import testing
 from d2sm_plugin.pipeline import train as training
 
@@ -90,6 +94,51 @@ def test_a_run_in_two_parts_equals_one_in_one(photographs, tmp_path, extra):
     assert equal(whole, weights(tmp_path, "parts", "net_g_8.pth"))
 
 
+@pytest.mark.parametrize("ratios", [(None, None), (1, 3)])
+def test_several_training_sets_are_one_and_go_on_exactly(photographs, tmp_path, ratios):
+    options = tiny_options(photographs, tmp_path)
+    second = {"type": "NoisyImageDataset", "dataroot_gt": str(photographs), "gt_size": 32, "sigma": 50, "num_images": 2}
+    options["datasets"] |= {"train_2": second}
+    for key, ratio in zip(("train", "train_2"), ratios, strict=True):
+        options["datasets"][key] |= {"ratio": ratio}
+    train(options, tmp_path)
+    assert "Training images: 8;" in next((tmp_path / "experiments" / "tiny").glob("train_tiny_*.log")).read_text()
+    parts = {**options, "name": "parts"}
+    parts["datasets"] = copy.deepcopy(options["datasets"])
+    parts["train"] = {**options["train"], "total_iter": 4}
+    train(parts, tmp_path)
+    parts["train"]["total_iter"], parts["datasets"]["train"]["num_worker_per_gpu"] = 8, 2
+    train(parts, tmp_path, "--auto_resume")
+    assert equal(weights(tmp_path), weights(tmp_path, "parts"))
+    del options["datasets"]["train_2"], options["datasets"]["train"]["ratio"]
+    train(options | {"name": "alone"}, tmp_path)
+    assert not equal(weights(tmp_path), weights(tmp_path, "alone"))
+
+
+def test_metrics_get_their_images_by_name_and_some_need_no_clear_one(tmp_path):
+    from skimage import data, io
+
+    (tmp_path / "pictures").mkdir()
+    io.imsave(tmp_path / "pictures" / "cat.png", data.chelsea()[:288, :288], check_contrast=False)
+    options = tiny_options(tmp_path / "pictures", tmp_path)
+    niqe = {"type": "calculate_niqe", "crop_border": 0, "better": "lower"}
+    options["val"] |= {"metrics": {"niqe": niqe}, "measure_input": True, "save_best": "niqe_input"}
+    train(options, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "experiments" / "tiny" / "metrics.csv").open()))
+    noisy = NoisyImageDataset(options["datasets"]["val"] | {"phase": "val"})[0]["lq"]
+    expected = calculate_niqe(to_uint8(noisy)[..., ::-1], crop_border=0)  # as BasicSR itself gives it: BGR
+    assert [row["metric"] for row in rows] == ["niqe", "niqe_input"]
+    assert float(rows[1]["value"]) == pytest.approx(expected)
+    options["val"]["metrics"] = {"psnr": {"type": "calculate_psnr", "crop_border": 144}}
+    options["val"] |= {"save_best": None}
+    with pytest.raises(OptionError, match=r"val\.metrics\.psnr\.crop_border: 144 leaves nothing .* 'cat' of 288x288"):
+        train(options | {"name": "empty"}, tmp_path)
+    assert not (tmp_path / "experiments" / "empty").exists()
+    options["val"]["metrics"] = {"niqe": {**niqe, "crop_border": 120}}
+    with pytest.raises(ForeignError, match=r"val\.metrics\.niqe: calculate_niqe on the image 'cat' of 288x288 raised"):
+        train(options | {"name": "small"}, tmp_path)
+
+
 def test_an_earlier_run_of_that_name_is_put_aside(photographs, tmp_path):
     options = tiny_options(photographs, tmp_path)
     train(options, tmp_path)
@@ -131,10 +180,28 @@ def test_checkpoint_of_another_architecture(photographs, tmp_path):
         train(options, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("model", "clip", "line"),
+    [
+        ("SRModel", None, "model_type SRModel: run as D2SMModel, which does the same."),
+        ("SwinIRModel", None, "model_type SwinIRModel: run as D2SMModel, which does the same."),
+        ("ImageCleanModel", None, "model_type ImageCleanModel: run as D2SMModel, which does the same."),
+        ("ImageRestorationModel", 0.01, "run as D2SMModel, which does the same, with train.grad_clip 0.01 as there."),
+    ],
+)
+def test_models_that_do_the_same_are_run_as_ours(photographs, tmp_path, model, clip, line):
+    options = tiny_options(photographs, tmp_path, **({"grad_clip": clip} if clip else {}))
+    train(options, tmp_path)
+    theirs = tiny_options(photographs, tmp_path) | {"name": "theirs", "model_type": model}
+    train(theirs, tmp_path)
+    assert equal(weights(tmp_path), weights(tmp_path, "theirs"))
+    assert line in next((tmp_path / "experiments" / "theirs").glob("train_*.log")).read_text()
+
+
 def test_basicsr_models_are_refused_with_a_way_out(photographs, tmp_path):
     options = tiny_options(photographs, tmp_path)
-    options["model_type"] = "SRModel"
-    with pytest.raises(OptionError, match=r"SRModel is not made for this pipeline; D2SMModel trains"):
+    options["model_type"] = "ESRGANModel"
+    with pytest.raises(OptionError, match=r"ESRGANModel is not made for this pipeline; did you mean 'GANModel'"):
         train(options, tmp_path)
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from d2sm_plugin.errors import TrainingError
 from d2sm_plugin.files import write_json
+from d2sm_plugin.options.data_sets import training_blocks
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.build import build_model
 from d2sm_plugin.pipeline.distributed import start_processes
@@ -138,7 +139,8 @@ def measure_training(raw: Mapping[str, Any], steps: int, drop: int) -> dict[str,
         drop: first steps that do not count.
     """
     options = deepcopy(dict(raw))
-    options["datasets"]["train"]["num_worker_per_gpu"] = 0
+    for block in training_blocks(options["datasets"]).values():
+        block["num_worker_per_gpu"] = 0
     options = validate_options(options)
     options |= start_processes("none", options["num_gpu"])
     seed_everything(options["manual_seed"])
@@ -146,7 +148,7 @@ def measure_training(raw: Mapping[str, Any], steps: int, drop: int) -> dict[str,
     device = torch.device("cuda" if on_gpu else "cpu")
     forget_peak()
     before = torch.cuda.memory_allocated() if on_gpu else resident()
-    data = TrainBatches(options["datasets"]["train"], options["manual_seed"], 0, 1, 0, on_gpu)
+    data = TrainBatches(training_blocks(options["datasets"]), options["manual_seed"], 0, 1, 0, on_gpu)
     model = build_model(options)
     times = []
     with closing(iter(data)) as batches:

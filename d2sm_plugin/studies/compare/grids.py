@@ -18,7 +18,7 @@ from tqdm import tqdm
 from d2sm_plugin.errors import DataError, OptionError, suggest
 from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.models.restore import restore_batch
-from d2sm_plugin.options.evaluation_sets import evaluation_blocks
+from d2sm_plugin.options.data_sets import evaluation_blocks
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.loaders import build_dataset
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from d2sm_plugin.options.evaluation_sets import evaluation_blocks
+from d2sm_plugin.options.data_sets import evaluation_blocks
 from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.references import CLEAN_PREFIX
 from d2sm_plugin.studies.compare.suite import Suite

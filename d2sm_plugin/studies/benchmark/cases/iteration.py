@@ -130,7 +130,7 @@ def _dataset(settings: Settings) -> dict[str, Any]:
 
 def _data(settings: Settings) -> TrainBatches:
     torch.manual_seed(0)
-    return TrainBatches({**_dataset(settings), "phase": "train"}, 0, 0, 1, drawn=0, pin_memory=False)
+    return TrainBatches({"train": {**_dataset(settings), "phase": "train"}}, 0, 0, 1, drawn=0, pin_memory=False)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The sets that a validation or test measures, by name."""
+"""The training sets of an option file by key, and the sets that a validation or test measures by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d2sm_plugin.errors import OptionError
+
+
+def training_blocks(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the blocks of the training sets (``train``, ``train_2``, ...) by key."""
+    return {key: block for key, block in datasets.items() if key.split("_")[0] == "train"}
 
 
 def evaluation_blocks(datasets: Mapping[str, Mapping[str, Any]], phases: Sequence[str]) -> dict[str, dict[str, Any]]:
