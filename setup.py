@@ -67,6 +67,8 @@ EXTRAS = {
         "scikit-learn>=1.5",  # independent reference for confusion matrices
         "hypothesis>=6.100",  # properties over generated inputs
         "mypy>=1.11",  # types
+        "lightning>=2.2",  # runs an example of docs/neighbours.md, as does the next one
+        "accelerate>=0.30",
     ],
     # The pages as a site: make docs.
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
