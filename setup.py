@@ -61,12 +61,10 @@ EXTRAS = {
     "plots": ["matplotlib>=3.9", "scikit-learn>=1.5"],
     "dev": [
         "pytest>=8.0",  # the test runner
-        "hypothesis>=6.100",  # generated inputs for the readers
+        "hypothesis>=6.100",  # properties over generated inputs
         "ruff>=0.5",  # lint and format
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
         "scikit-learn>=1.5",  # independent reference for confusion matrices
-        "hypothesis>=6.100",  # properties over generated inputs
-        "mypy>=1.11",  # types
         "lightning>=2.2",  # runs an example of docs/neighbours.md, as does the next one
         "accelerate>=0.30",
     ],
