@@ -44,7 +44,7 @@ class ContextualLoss(FrozenNetworkObjective):
     default, whatever the batch (measured; a process on a CPU may hold on to more that it has freed).
 
     Args:
-        extractor: module with a method ``feature_map``, from images (B, 3, H, W) in [0, 1] to maps (B, C, h, w), or an
+        extractor: module with a method ``feature_map``, from images (B, 3, H, W) in [0, 1] to maps (B, C, h, w), its name or an
             option block: ``TimmFeatures`` (see its ``stride``), ``VGG19Features`` with a convolutional layer. The
             authors use conv3_2 and conv4_2 of VGG19; two layers are two objectives.
         bandwidth: h > 0; the authors' configurations have 0.5.
@@ -62,7 +62,7 @@ class ContextualLoss(FrozenNetworkObjective):
 
     def __init__(
         self,
-        extractor: Annotated[nn.Module | Mapping[str, Any], BlockOf(FEATURE_REGISTRY)],
+        extractor: Annotated[nn.Module | Mapping[str, Any] | str, BlockOf(FEATURE_REGISTRY)],
         bandwidth: float = 0.5,
         max_positions: Count | None = 65 * 65,
         epsilon: float = 1e-5,

@@ -27,7 +27,7 @@ class FeatureLoss(FrozenNetworkObjective):
     Johnson et al. (ECCV 2016), position by position: the plain counterpart of D2SM with a :class:`SpatialSampler`.
 
     Args:
-        extractor: module that maps images (B, 3, H, W), RGB in [0, 1], to features (B, D), or an option block.
+        extractor: module that maps images (B, 3, H, W), RGB in [0, 1], to features (B, D), its name or an option block.
         criterion: ``"l1"`` or ``"l2"``, mean over all values.
         loss_weight: factor on the result.
         spatial: compare feature maps (B, C, h, w), from the extractor's ``feature_map``, instead of features of whole
@@ -42,7 +42,7 @@ class FeatureLoss(FrozenNetworkObjective):
 
     def __init__(
         self,
-        extractor: Annotated[nn.Module | Mapping[str, Any], BlockOf(FEATURE_REGISTRY)],
+        extractor: Annotated[nn.Module | Mapping[str, Any] | str, BlockOf(FEATURE_REGISTRY)],
         criterion: Literal["l1", "l2"] = "l1",
         loss_weight: Weight = 1.0,
         spatial: bool = False,

@@ -105,3 +105,25 @@ def test_a_wrong_sampler_gets_the_names_of_samplers(options, message):
 def test_other_mistakes(options, message):
     with pytest.raises(OptionError, match=message):
         D2SMLoss(**{"extractor": TinyExtractor(), **options})
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("{type: D2SMLoss}", None),
+        ("{type: D2SMLoss, extractor: tf_efficientnet_lite0, queue: 256, patches: spatial}", None),
+        ("{type: D2SMLoss, preset: paper, loss_weight: 1e-3}", None),
+        ("{type: FeatureLoss, extractor: resnet18}", None),
+        ("{type: D2SMLoss, patches: spatal}", "did you mean 'spatial'"),
+        ("{type: D2SMLoss, preset: papers}", "did you mean 'paper'"),
+        ("{type: D2SMLoss, extractor: resnet}", "nor a network of timm"),
+    ],
+)
+def test_short_forms_in_option_files(tmp_path, block, message):
+    file = tmp_path / "own.yml"
+    file.write_text(f"extends: {OPTIONS / 'train_ffdnet_l1.yml'}\nname: own\ntrain:\n  d2sm_opt: {block}\n")
+    if message is None:
+        assert read_options(file)["train"]["d2sm_opt"]["type"] in block
+    else:
+        with pytest.raises(OptionError, match=rf"train\.d2sm_opt.*{message}"):
+            read_options(file)
