@@ -44,9 +44,9 @@ class ContextualLoss(FrozenNetworkObjective):
     default, whatever the batch (measured; a process on a CPU may hold on to more that it has freed).
 
     Args:
-        extractor: module with a method ``feature_map``, from images (B, 3, H, W) in [0, 1] to maps (B, C, h, w), its name or an
-            option block: ``TimmFeatures`` (see its ``stride``), ``VGG19Features`` with a convolutional layer. The
-            authors use conv3_2 and conv4_2 of VGG19; two layers are two objectives.
+        extractor: module with a method ``feature_map``, from images (B, 3, H, W) in [0, 1] to maps (B, C, h, w), its
+            name or an option block: ``TimmFeatures`` (see its ``stride``), ``VGG19Features`` with a convolutional
+            layer. The authors use conv3_2 and conv4_2 of VGG19; two layers are two objectives.
         bandwidth: h > 0; the authors' configurations have 0.5.
         max_positions: of larger maps so many positions are drawn at random at every call, the same of both images (the
             authors' 65 * 65). None takes all.
