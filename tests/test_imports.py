@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "d2sm_plugin"
 BELOW = {
     "errors": [],
     "version": [],
+    "arguments": ["errors"],
     "compat": [],
     "argument_types": [],
     "blocks": ["errors"],
@@ -32,7 +33,7 @@ BELOW = {
     "features": ["registry", "weights", "extras", "argument_types"],
     "metrics": ["faces", "registry", "weights"],
     "archs": ["faces", "features"],
-    "data": [
+    "data": ["arguments", 
         "faces",
         "files",
         "random_guard",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from d2sm_plugin.arguments import Parser, out_folder, whole
 from d2sm_plugin.data.prepare import prepare_data as preparation
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import whole_file, write_csv
@@ -42,12 +44,16 @@ Table = dict[int, dict[str, dict[str, float]]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make data, train, go on with L1 and with L1 + D2SM, test, and print the table; see ``--help``."""
-    parser = argparse.ArgumentParser(description="Train FFDNet with L1 and with L1 + D2SM on generated street scenes.")
-    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for everything that is made")
+    parser = Parser(description="Train FFDNet with L1 and with L1 + D2SM on generated street scenes.")
+    parser.add_argument(
+        "--out", type=out_folder, default=Path("demo_output"), help="folder for everything that is made"
+    )
     parser.add_argument("--options", type=Path, default=shipped_folder(), help="folder with demo_*.yml")
-    parser.add_argument("--iterations", type=int, default=None, help="training steps of each run (default: the files')")
-    parser.add_argument("--num-train", type=int, default=160, help="scenes to train on")
-    parser.add_argument("--num-val", type=int, default=24, help="scenes to test on")
+    parser.add_argument(
+        "--iterations", type=whole(1), default=None, help="training steps of each run (default: the files')"
+    )
+    parser.add_argument("--num-train", type=whole(1), default=160, help="scenes to train on")
+    parser.add_argument("--num-val", type=whole(1), default=24, help="scenes to test on")
     args = parser.parse_args(argv)
     if not (args.options / "demo_l1.yml").is_file():
         raise OptionError(f"--options {args.options}: there is no demo_l1.yml in it")
@@ -67,15 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _overrides(args: argparse.Namespace, data: Path, run: str) -> list[str]:
     changed = [
-        f"datasets:train:dataroot_gt={data}/train_images.lmdb",
-        f"datasets:val:dataroot_gt={data}/val_images.lmdb",
-        f"path:experiments_root={args.out}/experiments",
+        f"datasets:train:dataroot_gt={_quoted(data / 'train_images.lmdb')}",
+        f"datasets:val:dataroot_gt={_quoted(data / 'val_images.lmdb')}",
+        f"path:experiments_root={_quoted(args.out / 'experiments')}",
     ]
     if run != _BASE:
-        changed.append(f"path:pretrain_network_g={_weights(args.out, _BASE)}")
+        changed.append(f"path:pretrain_network_g={_quoted(_weights(args.out, _BASE))}")
     if args.iterations is not None:
         changed += [f"train:total_iter={args.iterations}", f"train:scheduler:periods=[{args.iterations}]"]
     return changed
+
+
+def _quoted(path: Path) -> str:
+    """A path as a text of YAML, whatever is in it."""
+    return json.dumps(str(path), ensure_ascii=False)
 
 
 def _measure(args: argparse.Namespace, data: Path) -> tuple[Table, Mapping[str, Any]]:
@@ -103,10 +114,10 @@ def _weights(out: Path, run: str) -> Path:
 def _test_options(args: argparse.Namespace, data: Path, name: str, weights: Path) -> dict[str, Any]:
     changed = [
         f"name={name}",
-        f"datasets:test:dataroot_gt={data}/val_images.lmdb",
-        f"path:pretrain_network_g={weights}",
-        f"path:results_root={args.out}/results",
-        f"val:segmentation:labels={data}/val_labels.lmdb",
+        f"datasets:test:dataroot_gt={_quoted(data / 'val_images.lmdb')}",
+        f"path:pretrain_network_g={_quoted(weights)}",
+        f"path:results_root={_quoted(args.out / 'results')}",
+        f"val:segmentation:labels={_quoted(data / 'val_labels.lmdb')}",
     ]
     options = read_options(args.options / "demo_test.yml", is_train=False, force=changed)
     return options | start_processes("none", options["num_gpu"])

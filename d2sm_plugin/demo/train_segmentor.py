@@ -18,6 +18,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
+from d2sm_plugin.arguments import MAX_SEED, Parser, number, out_file, whole
 from d2sm_plugin.demo.segmentor import DEMO_CHECKPOINT, DEMO_CONFIG, score_scenes
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import whole_file
@@ -163,18 +164,24 @@ def score_table(scores: dict[int, SegScores]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train the small segmentation network of the embedded default.")
-    parser.add_argument("--out", type=Path, default=DEMO_CHECKPOINT, help="checkpoint to write")
-    parser.add_argument("--scenes", type=int, default=1200, help="number of scenes to render and train on")
-    parser.add_argument("--val-scenes", type=int, default=40, help="number of unseen scenes to score")
-    parser.add_argument("--size", type=int, nargs=2, default=(192, 384), metavar=("H", "W"), help="size of the scenes")
-    parser.add_argument("--crop", type=int, nargs=2, default=(160, 320), metavar=("H", "W"), help="size of the crops")
-    parser.add_argument("--iterations", type=int, default=3600)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the order of the crops")
-    parser.add_argument("--workers", type=int, default=2, help="processes that render")
-    parser.add_argument("--threads", type=int, default=1, help="threads that train")
+    parser = Parser(description="Train the small segmentation network of the embedded default.")
+    parser.add_argument("--out", type=out_file, default=DEMO_CHECKPOINT, help="checkpoint to write")
+    parser.add_argument("--scenes", type=whole(1), default=1200, help="number of scenes to render and train on")
+    parser.add_argument("--val-scenes", type=whole(1), default=40, help="number of unseen scenes to score")
+    parser.add_argument(
+        "--size", type=whole(1), nargs=2, default=(192, 384), metavar=("H", "W"), help="size of the scenes"
+    )
+    parser.add_argument(
+        "--crop", type=whole(1), nargs=2, default=(160, 320), metavar=("H", "W"), help="size of the crops"
+    )
+    parser.add_argument("--iterations", type=whole(1), default=3600)
+    parser.add_argument("--batch-size", type=whole(1), default=4)
+    parser.add_argument("--lr", type=number(0, above=True), default=2e-3, help="highest learning rate")
+    parser.add_argument(
+        "--seed", type=whole(0, MAX_SEED), default=0, help="of the first weights and of the order of the crops"
+    )
+    parser.add_argument("--workers", type=whole(1), default=2, help="processes that render")
+    parser.add_argument("--threads", type=whole(1, 1024), default=1, help="threads that train")
     return parser
 
 

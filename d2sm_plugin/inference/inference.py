@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from tqdm import tqdm
 
+from d2sm_plugin.arguments import Parser, device, out_folder, whole
 from d2sm_plugin.data.image_store import picture_files
 from d2sm_plugin.data.picture_head import MAX_PIXELS, TYPES
 from d2sm_plugin.errors import D2SMError, DataError, OptionError
@@ -143,7 +143,6 @@ def build_network(arguments: argparse.Namespace) -> nn.Module:
         OptionError: for an unknown network, argument or device.
         CheckpointError: for a checkpoint that does not fit.
     """
-    device = _device(arguments.device)
     if arguments.opt is not None:
         block = read_option_file(arguments.opt).content.get("network_g")
         where = f"{arguments.opt}: network_g"
@@ -154,7 +153,7 @@ def build_network(arguments: argparse.Namespace) -> nn.Module:
         block, where = {"type": arguments.network, **_network_arguments(arguments.network_args)}, "--network"
     network = build(ARCH_REGISTRY, block, where)
     load_weights(network, arguments.checkpoint, key=arguments.param_key)
-    return network.to(device).eval()
+    return network.to(arguments.device).eval()
 
 
 def _find_pictures(source: Path) -> list[Path]:
@@ -197,25 +196,15 @@ def _network_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     return arguments
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise OptionError(f"--device {name}: cannot be used ({reason}); give cpu, cuda or cuda:0") from error
-    return device
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Restore pictures with a trained network.",
         epilog="A picture that cannot be read or restored is named at the end and left out; the exit status is then 1.",
     )
     parser.add_argument("-i", "--input", required=True, help="a picture, or a folder of pictures with its subfolders")
-    parser.add_argument("-o", "--output", required=True, help="folder for the results; names and subfolders are kept")
+    parser.add_argument(
+        "-o", "--output", required=True, type=out_folder, help="folder for the results; names and subfolders are kept"
+    )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("-n", "--network", help="name of the network, for example FFDNet")
     which.add_argument("-opt", "--opt", help="option file whose block network_g describes the network")
@@ -223,36 +212,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--checkpoint", required=True, help="weights: a path or a URL")
     parser.add_argument("--param-key", help="entry of the checkpoint to use, for example params_ema")
     parser.add_argument("-s", "--sigma", help="noise level, 0 to 255, or 'estimate'; for networks that are told it")
-    parser.add_argument(
-        "--tile", type=_at_least(1), help="restore by tiles of so many pixels a side, for large pictures"
-    )
+    parser.add_argument("--tile", type=whole(1), help="restore by tiles of so many pixels a side, for large pictures")
     parser.add_argument(
         "--tile-overlap",
-        type=_at_least(0),
+        type=whole(),
         help="context around tiles in pixels; as far as the network sees if not given",
     )
     parser.add_argument("--amp", choices=("bf16", "fp16"), help="compute in half precision where that is safe")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
+    parser.add_argument(
+        "--device", type=device, default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"
+    )
     parser.add_argument("--format", choices=("same", "png"), default="same", help="file type of the results")
     parser.add_argument(
         "--existing", choices=("error", "skip", "overwrite"), default="error", help="what to do about existing results"
     )
     parser.add_argument(
         "--max-megapixels",
-        type=_at_least(1),
+        type=whole(1),
         default=MAX_PIXELS // 10**6,
         metavar="N",
         help="leave out larger pictures, as files made to fill the memory have (default: %(default)s)",
     )
     parser.add_argument("--stop", action="store_true", help="stop at the first picture that fails")
     return parser
-
-
-def _at_least(least: int) -> Any:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
-        return value
-
-    return number

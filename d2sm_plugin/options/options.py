@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from d2sm_plugin.arguments import Parser, out_folder
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.options.files import read_option_file, shipped_folder, shipped_names
 
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with all subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="The option files that ship with the package; -opt NAME and extends: NAME take them by name."
     )
     commands = parser.add_subparsers(title="commands", metavar="{list,show,copy}", required=True)
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_show)
     copy = commands.add_parser("copy", help="copy a file and what it extends, to be changed")
     copy.add_argument("name", metavar="NAME", help="of a shipped file")
-    copy.add_argument("--out", type=Path, default=Path("options"), help="folder (default: %(default)s)")
+    copy.add_argument("--out", type=out_folder, default=Path("options"), help="folder (default: %(default)s)")
     copy.set_defaults(run=_copy)
     return parser
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from tabulate import tabulate
 
+from d2sm_plugin.arguments import Parser, out_file
 from d2sm_plugin.data.dataset_options import DatasetOptions, LoaderOptions
 from d2sm_plugin.data.host_datasets import TYPED_HOST_DATASETS
 from d2sm_plugin.files import write_whole
@@ -83,8 +83,8 @@ def _is_ours(cls: type) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the reference into a file."""
-    parser = argparse.ArgumentParser(description="Write the reference of option keys.")
-    parser.add_argument("--out", type=Path, default=Path("docs/options.md"))
+    parser = Parser(description="Write the reference of option keys.")
+    parser.add_argument("--out", type=out_file, default=Path("docs/options.md"))
     args = parser.parse_args(argv)
     write_whole(args.out, option_reference())
     return 0

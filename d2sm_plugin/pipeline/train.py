@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -16,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from d2sm_plugin.arguments import Parser
 from d2sm_plugin.errors import OptionError, TrainingError
 from d2sm_plugin.options.data_sets import training_blocks
 from d2sm_plugin.options.reader import read_options
@@ -41,7 +41,7 @@ _DEBUG_FREQ = 8  # validation and checkpoints of --debug, as in BasicSR
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; see ``--help``."""
-    parser = argparse.ArgumentParser(description="Train a restoration network with the objectives of an option file.")
+    parser = Parser(description="Train a restoration network with the objectives of an option file.")
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file, or name of a shipped one")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
     parser.add_argument("--auto_resume", action="store_true", help="continue the run of that name where it stopped")

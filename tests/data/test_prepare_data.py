@@ -196,10 +196,9 @@ def test_folder_errors(tmp_path, monkeypatch, arguments, error, message):
 @pytest.mark.parametrize(
     "arguments", [[], ["folder"], ["folder", "--src", "a", "--out", "b", "--workers", "0"], ["video", "--out", "b"]]
 )
-def test_usage_errors(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
+def test_usage_errors(arguments):
+    with pytest.raises(OptionError, match="--help says what there is"):
         main(arguments)
-    assert stop.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("subcommand", ["folder", "cityscapes", "camvid", "demo"])

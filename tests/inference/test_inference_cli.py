@@ -234,7 +234,7 @@ def test_results_as_png_and_names_that_would_meet(folder, run, tmp_path):
         (["--network-args", "num_feat=16"], CheckpointError, "not a checkpoint of this FFDNet"),
         (["--param-key", "params_ema"], CheckpointError, "no entry 'params_ema'"),
         (["--network", "FFDNett"], OptionError, "did you mean 'FFDNet'"),
-        (["--device", "nowhere"], OptionError, "--device nowhere: cannot be used"),
+        (["--device", "nowhere"], OptionError, "--device: 'nowhere' cannot be used"),
         (["--tile", "8", "--tile-overlap", "8"], DataError, "a.png"),
     ],
 )

@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from d2sm_plugin.arguments import whole
 from d2sm_plugin.data.prepare.pictures import Windows
 from d2sm_plugin.errors import DataError, OptionError
 
-
-def positive(text: str) -> int:
-    """Return a whole number above 0; argparse words the error."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got '{text}'")
-    return int(text)
+#: Whole numbers above 0.
+positive = whole(1)
 
 
 def add_source(parser: argparse.ArgumentParser, what: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 from typing import Any
 
+from d2sm_plugin.arguments import whole
 from d2sm_plugin.data.decoding import encode_png
 from d2sm_plugin.data.lmdb_progress import Record
 from d2sm_plugin.data.prepare.arguments import positive
@@ -33,7 +34,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--size", type=positive, nargs=2, default=(256, 512), metavar=("H", "W"), help="pixels (default: 256 512)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="first scene of each split, counted from 0 (default: %(default)s)"
+        "--seed", type=whole(), default=0, help="first scene of each split, counted from 0 (default: %(default)s)"
     )
     parser.set_defaults(run=run)
 

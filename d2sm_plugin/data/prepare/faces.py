@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from d2sm_plugin.arguments import number
 from d2sm_plugin.data.decoding import decode_rgb, encode_png
 from d2sm_plugin.data.face_scaling import REDUCTIONS, reduce_face
 from d2sm_plugin.data.image_store import FolderStore
@@ -61,7 +62,10 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "(default for other boxes); or a square around the landmarks (default without boxes)",
     )
     cut.add_argument(
-        "--margin", type=float, metavar="F", help="side of a square: in units of the box (1.0) or the landmarks (1.3)"
+        "--margin",
+        type=number(0, above=True),
+        metavar="F",
+        help="side of a square: in units of the box (1.0) or the landmarks (1.3)",
     )
     cut.add_argument("--align", action="store_true", help="around the landmarks: turn the face so that eyes are level")
     cut.add_argument("--size", type=positive, default=128, metavar="PIXELS", help="of the large faces (default: 128)")

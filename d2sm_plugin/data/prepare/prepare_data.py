@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from d2sm_plugin.arguments import Parser, out_folder
 from d2sm_plugin.data.prepare import camvid, cityscapes, demo, faces, folder, haze, synthetic_haze
 from d2sm_plugin.data.prepare.arguments import positive
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with all subcommands."""
     description = "Turn a data set into LMDBs for training and validation."
-    parser = argparse.ArgumentParser(description=description, epilog=_EPILOG)
+    parser = Parser(description=description, epilog=_EPILOG)
     names = "{folder,cityscapes,camvid,demo,haze,synthetic-haze}"
     subparsers = parser.add_subparsers(title="data sets", metavar=names, required=True)
     for module in SUBCOMMANDS:
@@ -39,9 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _common() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = Parser(add_help=False)
     group = parser.add_argument_group("output")
-    group.add_argument("--out", required=True, metavar="DIR", help="folder that receives the LMDBs")
+    group.add_argument("--out", required=True, type=out_folder, metavar="DIR", help="folder that receives the LMDBs")
     group.add_argument("--overwrite", action="store_true", help="replace LMDBs that exist (default: refuse)")
     group.add_argument(
         "--workers",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d2sm_plugin.arguments import MAX_SEED, whole
 from d2sm_plugin.data.decoding import encode_png
 from d2sm_plugin.data.haze import INDOOR, STREET, HazeRange, add_random_haze, stereo_pair_with_depth
 from d2sm_plugin.data.lmdb_progress import Record
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--airlight", type=float, nargs=2, default=(0.7, 1.0), metavar=("LOW", "HIGH"), help="(default: 0.7 1.0)"
     )
     parser.add_argument("--tint", type=float, default=0.0, help="colour cast of the airlight (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first pair (default: %(default)s)")
+    parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="of the first pair (default: %(default)s)")
     parser.set_defaults(run=run)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import platform
 import statistics
@@ -14,6 +13,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
+from d2sm_plugin.arguments import Parser, device, out_file, whole
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.safe_yaml import parse_yaml
 from d2sm_plugin.studies.benchmark.cases import NAMES, build_case, check_name
@@ -26,18 +26,18 @@ _HEADERS = ("case", "variant", "wall ms", "CPU ms", "spread %", "wall ratio", "C
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure as the command line says; see ``--help``."""
-    parser = argparse.ArgumentParser(description="Measure variants side by side and print one table.")
+    parser = Parser(description="Measure variants side by side and print one table.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"default: all of {', '.join(NAMES)}")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the CPU (default: 1)")
-    parser.add_argument("--repeats", type=int, default=9, help="rounds, fewer for slow cases (default: 9)")
+    parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--threads", type=whole(1, 1024), default=1, help="threads of the CPU (default: 1)")
+    parser.add_argument("--repeats", type=whole(1), default=9, help="rounds, fewer for slow cases (default: 9)")
     parser.add_argument("--small", action="store_true", help="small sizes, to see that everything runs")
     parser.add_argument(
         "--no-memory", action="store_true", help="leave out the peak memory (a process for each variant)"
     )
     parser.add_argument("--frontier", nargs="+", type=Path, metavar="IMAGE", help="instead: windows of photographs")
     parser.add_argument("--extractor", metavar="{type: ...}", help="with --frontier: option block of an extractor")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="with --frontier: draw it")
+    parser.add_argument("--plot", type=out_file, metavar="FILE", help="with --frontier: draw it")
     args = parser.parse_args(argv)
     names = args.cases or list(NAMES)
     for name in names:

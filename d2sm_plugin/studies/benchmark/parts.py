@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -19,6 +19,8 @@ from tabulate import tabulate
 from torch import Tensor
 
 import d2sm_plugin  # noqa: F401  # mends the host and registers everything
+from d2sm_plugin.arguments import Parser, whole
+from d2sm_plugin.cli import run_tool
 from d2sm_plugin.studies.benchmark.cases.iteration import training
 from d2sm_plugin.studies.benchmark.cases.precision import D2SM
 from d2sm_plugin.studies.benchmark.measure import Settings
@@ -85,8 +87,11 @@ def _wrap(model: Any, clock: _Clock) -> None:
     model.optimizers[0].register_step_pre_hook(before_update)
 
 
-def main(rounds: int = 15) -> int:
-    """Print the table."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; see ``--help``."""
+    parser = Parser(description="Which part of a training iteration takes how much CPU time.")
+    parser.add_argument("--rounds", type=whole(1), default=15, help="measured iterations of each (default: 15)")
+    rounds = parser.parse_args(argv).rounds
     torch.set_num_threads(1)
     settings = Settings(torch.device("cpu"), rounds, False)
     steps = {name: measure_parts(settings, shared) for name, shared in (("crop", False), ("shared", True))}
@@ -108,4 +113,4 @@ def _median(some: list[dict[str, float]], part: str) -> float:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_tool(main)

@@ -6,7 +6,6 @@ What is there is not done again; a training that was broken off continues from i
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from d2sm_plugin.arguments import Parser
 from d2sm_plugin.cli import run_tool
 from d2sm_plugin.files import write_json
 from d2sm_plugin.options.reader import read_options
@@ -33,7 +33,7 @@ BUSY, STOPPED = 75, 76
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what is left of a job; returns 0 when nothing is left, :data:`BUSY` or :data:`STOPPED`."""
-    parser = argparse.ArgumentParser(description="Train and test one run of a suite.")
+    parser = Parser(description="Train and test one run of a suite.")
     parser.add_argument("folder", type=Path, help="folder of the job, with its option files")
     parser.add_argument("kind", choices=["run", "reference"], help="reference: measure the images themselves")
     parser.add_argument("test", help="name of the test's option file, without .yml")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from d2sm_plugin.arguments import Parser, out_folder, whole
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.studies.compare.cost import cost_lock, measure_cost, read_cost
 from d2sm_plugin.studies.compare.definitions import check_definitions, record_definitions
@@ -89,12 +90,15 @@ def choose(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train and test every variant of a suite, and set them side by side.")
+    parser = Parser(description="Train and test every variant of a suite, and set them side by side.")
     parser.add_argument("suite", type=Path, metavar="SUITE", help="suite file, or name: suites/table1_camvid")
     parser.add_argument(
-        "--out", type=Path, default=Path("comparison"), help="folder; suites share its runs (default: %(default)s)"
+        "--out",
+        type=out_folder,
+        default=Path("comparison"),
+        help="folder; suites share its runs (default: %(default)s)",
     )
-    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="runs at once (default: 1)")
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these variants alone")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="these seeds alone")
     parser.add_argument("--rerun", action="store_true", help="accept changed variants and run them anew")
@@ -109,10 +113,3 @@ def _parser() -> argparse.ArgumentParser:
         help="override keys of the suite file, e.g. options:train:total_iter=100 test:val:tile=512",
     )  # fmt: skip
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("expected a whole number from 1")
-    return number

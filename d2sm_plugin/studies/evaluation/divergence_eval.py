@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from d2sm_plugin.arguments import Parser, out_folder, whole
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.studies.evaluation.divergence_report import Divergence, tables, write_report
 from d2sm_plugin.studies.evaluation.paired_statistics import PairedStatistics, paired_statistics
@@ -21,8 +22,6 @@ from d2sm_plugin.studies.evaluation.semantic_views import View, read_views
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure divergences as the command line says; see ``--help``."""
     arguments = _parser().parse_args(argv)
-    if arguments.group is not None and arguments.group < 2:
-        raise OptionError(f"--group {arguments.group}: a sample alone has no neighbours; expected at least 2")
     material = gather_material(arguments)
     if arguments.reference is not None:
         _check_reference(arguments.reference, material)
@@ -80,13 +79,13 @@ def _check_reference(name: str, material: Material) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Semantic divergence of restored images from clear ones, on images that no training has seen."
     )
     add_material_arguments(parser)
     parser.add_argument(
-        "--group", type=int, metavar="N", help="samples that form one joint distribution, at most (default: all)"
+        "--group", type=whole(2), metavar="N", help="samples that form one joint distribution, at most (default: all)"
     )
     parser.add_argument("--reference", metavar="NAME", help="compare the KL of all rows with that of this one")
-    parser.add_argument("--out", metavar="DIR", help="folder for tables and the plot")
+    parser.add_argument("--out", type=out_folder, metavar="DIR", help="folder for tables and the plot")
     return parser

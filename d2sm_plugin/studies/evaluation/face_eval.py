@@ -13,6 +13,7 @@ from basicsr.utils.matlab_functions import imresize
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from d2sm_plugin.arguments import Parser, out_folder, whole
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.faces.face_pictures import draw_points
@@ -171,7 +172,7 @@ def _picture(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="PSNR, SSIM and landmark NRMSE of restored faces in one table.")
+    parser = Parser(description="PSNR, SSIM and landmark NRMSE of restored faces in one table.")
     parser.add_argument("--clean", required=True, metavar="PATH", help="clear faces: a folder or an LMDB")
     parser.add_argument("--landmarks", required=True, metavar="CSV", help="true landmarks, image,x0,y0,x1,y1,...")
     parser.add_argument("--points", required=True, choices=sorted(POINT_SETS), help="set of landmarks")
@@ -181,8 +182,12 @@ def _parser() -> argparse.ArgumentParser:
         "--restored", action="append", default=[], metavar="NAME=PATH", help="restored faces; repeat to compare"
     )
     parser.add_argument(
-        "--crop-border", type=int, default=8, metavar="N", help="pixels left out on each side (default: 8, as DICNet)"
+        "--crop-border",
+        type=whole(),
+        default=8,
+        metavar="N",
+        help="pixels left out on each side (default: 8, as DICNet)",
     )
-    parser.add_argument("--pictures", type=int, default=8, metavar="N", help="faces shown side by side (0: none)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for tables and pictures")
+    parser.add_argument("--pictures", type=whole(), default=8, metavar="N", help="faces shown side by side (0: none)")
+    parser.add_argument("--out", required=True, type=out_folder, metavar="DIR", help="folder for tables and pictures")
     return parser

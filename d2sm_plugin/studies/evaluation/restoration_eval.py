@@ -10,6 +10,7 @@ import numpy as np
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from tqdm import tqdm
 
+from d2sm_plugin.arguments import Parser, out_folder, whole
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.inference.dark_channel_prior import dark_channel_prior
@@ -127,7 +128,7 @@ def _dark_channel_method(degraded: Method, folder: Path) -> Method:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="PSNR and SSIM of several restored image sets in one table.")
+    parser = Parser(description="PSNR and SSIM of several restored image sets in one table.")
     parser.add_argument("--clean", required=True, metavar="PATH", help="reference images: a folder or an LMDB")
     parser.add_argument(
         "--restored", action="append", default=[], metavar="NAME=PATH", help="restored images; repeat to compare"
@@ -135,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lq", metavar="PATH", help="degraded images, for a row of their own and for --dcp")
     parser.add_argument("--lq-name", default="input", metavar="NAME", help="of that row (default: %(default)s)")
     parser.add_argument("--dcp", action="store_true", help="also restore --lq with the dark channel prior (dehazing)")
-    parser.add_argument("--crop-border", type=int, default=0, metavar="N", help="pixels left out on each side")
-    parser.add_argument("--pictures", type=int, default=8, metavar="N", help="images shown side by side (0: none)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for tables and pictures")
+    parser.add_argument("--crop-border", type=whole(), default=0, metavar="N", help="pixels left out on each side")
+    parser.add_argument("--pictures", type=whole(), default=8, metavar="N", help="images shown side by side (0: none)")
+    parser.add_argument("--out", required=True, type=out_folder, metavar="DIR", help="folder for tables and pictures")
     return parser

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from d2sm_plugin.arguments import Parser, device, number, out_folder, whole
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.pipeline.pictures import write_png
@@ -123,20 +123,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise OptionError(
             "--restoration-checkpoint and --sigma belong to --opt, the option file of the network; add it"
         )
-    if arguments.batch_size < 1 or arguments.overlays < 0:
-        raise OptionError("--batch-size must be at least 1 and --overlays at least 0")
-    if any(not 0 < sigma <= 255 for sigma in arguments.sigma or ()):
-        raise OptionError("--sigma: noise levels are standard deviations on the 0-255 scale, above 0")
-    try:
-        device = torch.device(arguments.device)
-    except RuntimeError as error:
-        raise OptionError(f"--device {arguments.device}: expected cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"--device {arguments.device}: this machine has {torch.cuda.device_count()} CUDA devices")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="How well a segmentation network reads restored images: mIoU, aAcc, mAcc, PSNR and IoU by class."
     )
     add = parser.add_argument
@@ -146,14 +136,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", required=True, help="path or URL of the segmentation network's checkpoint")
     add("--clean", metavar="PATH", help="clean images, for PSNR and for --opt: a folder or an LMDB")
     add("--classes", metavar="SET", help="cityscapes, camvid or a file (default: those of the checkpoint)")
-    add("--out", metavar="DIR", help="folder for metrics.json, metrics.csv, overlays and the plot")
-    add("--overlays", type=int, default=8, metavar="N", help="overlays a method (default: %(default)s)")
-    add("--batch-size", type=int, default=4, metavar="N", help="images at once on a GPU (default: %(default)s)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add("--out", type=out_folder, metavar="DIR", help="folder for metrics.json, metrics.csv, overlays and the plot")
+    add("--overlays", type=whole(), default=8, metavar="N", help="overlays a method (default: %(default)s)")
+    add("--batch-size", type=whole(1), default=4, metavar="N", help="images at once on a GPU (default: %(default)s)")
+    add("--device", type=device, default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
     add("--amp", action="store_true", help="run the segmentation network in bfloat16")
     add("--test-resize", action="store_true", help="resize as the config's test pipeline says, as mmseg itself does")
     own = parser.add_argument_group("restoring here: adds noise to the clean images, restores and scores them")
     own.add_argument("--opt", metavar="YML", help="option file of the restoration network")
     own.add_argument("--restoration-checkpoint", metavar="PATH", help="its weights")
-    own.add_argument("--sigma", type=float, nargs="+", metavar="S", help="noise levels on the 0-255 scale")
+    own.add_argument(
+        "--sigma", type=number(0, 255, above=True), nargs="+", metavar="S", help="noise levels on the 0-255 scale"
+    )
     return parser

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from d2sm_plugin.arguments import device, number, whole
 from d2sm_plugin.data.image_store import is_lmdb, open_images
 from d2sm_plugin.data.noise import noise_for_key
 from d2sm_plugin.errors import CheckpointError, OptionError
@@ -40,7 +41,13 @@ def add_material_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that :func:`gather_material` reads."""
     add = parser.add_argument
     add("--clean", required=True, metavar="PATH", help="clear images: a folder or an LMDB")
-    add("--sigma", type=float, nargs="+", metavar="S", help="noise levels on the 0-255 scale; each gets a noisy row")
+    add(
+        "--sigma",
+        type=number(0, 255, above=True),
+        nargs="+",
+        metavar="S",
+        help="noise levels on the 0-255 scale; each gets a noisy row",
+    )
     add(
         "--restored",
         action="append",
@@ -57,8 +64,8 @@ def add_material_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]SOURCE",
         help="features and samples: a training option file with D2SMLoss, a YAML file with its block, or {...}; repeat",
     )
-    add("--images", type=int, metavar="N", help="compare N images, evenly spread over the set (default: all)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add("--images", type=whole(1), metavar="N", help="compare N images, evenly spread over the set (default: all)")
+    add("--device", type=device, default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
 
 
 def gather_material(arguments: argparse.Namespace) -> Material:
@@ -136,16 +143,8 @@ def _named_paths(entries: Sequence[str]) -> list[tuple[str, str]]:
 
 def _check(arguments: argparse.Namespace) -> None:
     sigmas = arguments.sigma or []
-    if any(not 0 < sigma <= 255 for sigma in sigmas) or len(set(sigmas)) < len(sigmas):
-        raise OptionError("--sigma: noise levels are standard deviations on the 0-255 scale, above 0, each given once")
-    if arguments.images is not None and arguments.images < 1:
-        raise OptionError(f"--images {arguments.images}: expected at least 1")
-    try:
-        device = torch.device(arguments.device)
-    except RuntimeError as error:
-        raise OptionError(f"--device {arguments.device}: expected cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"--device {arguments.device}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if len(set(sigmas)) < len(sigmas):
+        raise OptionError("--sigma: give every noise level once")
 
 
 def _shown(level: float | None) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
+from d2sm_plugin.arguments import MAX_SEED, Parser, number, out_folder, whole
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import write_csv, write_whole
 from d2sm_plugin.studies.evaluation.semantic_features import collect_samples
@@ -38,10 +39,6 @@ _COLUMNS = ("extractor", "sigma", "method", *Separation._fields)
 def main(argv: Sequence[str] | None = None) -> int:
     """Embed, draw and score as the command line says; see ``--help``."""
     arguments = _parser().parse_args(argv)
-    if arguments.samples < NEIGHBOURS + 2:
-        raise OptionError(
-            f"--samples {arguments.samples}: expected at least {NEIGHBOURS + 2}; scores look at {NEIGHBOURS} neighbours"
-        )
     import_sklearn()
     material = gather_material(arguments)
     if len(material.keys) < FOLDS:
@@ -150,14 +147,20 @@ def _table(scores: Sequence[Sequence[object]]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="t-SNE of the semantic features of noisy, restored and clear images, with scores of how they mix."
     )
     add_material_arguments(parser)
     add = parser.add_argument
-    add("--samples", type=int, default=500, metavar="N", help="samples of each method (default: %(default)s)")
-    add("--perplexity", type=float, default=30, metavar="P", help="of t-SNE (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of t-SNE (default: %(default)s)")
+    add(
+        "--samples",
+        type=whole(NEIGHBOURS + 2),
+        default=500,
+        metavar="N",
+        help="samples of each method (default: %(default)s)",
+    )
+    add("--perplexity", type=number(1), default=30, metavar="P", help="of t-SNE (default: %(default)s)")
+    add("--seed", type=whole(0, MAX_SEED), default=0, help="of t-SNE (default: %(default)s)")
     add("--lines", action="store_true", help="join each restored sample with its clear one")
-    add("--out", required=True, metavar="DIR", help="folder for pictures, points and scores")
+    add("--out", required=True, type=out_folder, metavar="DIR", help="folder for pictures, points and scores")
     return parser

@@ -148,9 +148,9 @@ def test_change_is_paired():
     ("arguments", "error", "message"),
     [
         ([], OptionError, "nothing to compare"),
-        (["--sigma", "25", "25"], OptionError, "each given once"),
-        (["--sigma", "25", "--images", "0"], OptionError, "at least 1"),
-        (["--sigma", "25", "--group", "1"], OptionError, "no neighbours"),
+        (["--sigma", "25", "25"], OptionError, "every noise level once"),
+        (["--sigma", "25", "--images", "0"], OptionError, "from 1 on"),
+        (["--sigma", "25", "--group", "1"], OptionError, "from 2 on"),
         (["--sigma", "25", "--reference", "noisi"], OptionError, "did you mean 'noisy'"),
         (["--sigma", "25", "--restored", "noisy=x"], OptionError, "'noisy' is taken twice"),
         (["--sigma", "25", "--restored", "x"], OptionError, "expected NAME=PATH"),
@@ -163,7 +163,7 @@ def test_change_is_paired():
         (["--sigma", "25", "--extractor", "{no_objective}"], OptionError, "found 0"),
         (["--sigma", "25", "--extractor", VIEW], OptionError, "'VGG19Features' is taken twice"),
         (["--sigma", "25", "--extractor", "b=" + VIEW.replace("size: 32", "size: 99")], ShapeError, "astronaut_0.png"),
-        (["--sigma", "25", "--device", "gpu"], OptionError, "cuda:N"),
+        (["--sigma", "25", "--device", "gpu"], OptionError, "give cpu, cuda or cuda:0"),
     ],
 )
 def test_says_what_is_wrong(photographs, tmp_path, arguments, error, message):

@@ -86,8 +86,8 @@ def test_choice_is_fixed():
     ("arguments", "message"),
     [
         (["--perplexity", "60"], "with 160 points it must be from 1 to 53"),
-        (["--perplexity", "0"], "must be from 1"),
-        (["--samples", "11"], "--samples 11: expected at least 12"),
+        (["--perplexity", "0"], "expected a number from 1"),
+        (["--samples", "11"], "--samples: expected a whole number from 12"),
         (["--extractor", f"whole={EXTRACTOR}"], "too few for scores"),
     ],
 )
