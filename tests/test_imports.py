@@ -33,7 +33,7 @@ BELOW = {
     "features": ["registry", "weights", "extras", "argument_types"],
     "metrics": ["faces", "registry", "weights"],
     "archs": ["faces", "features"],
-    "data": ["arguments", 
+    "data": ["arguments",
         "faces",
         "files",
         "random_guard",
