@@ -50,6 +50,8 @@ def build_in_host(opt: Mapping[str, Any]) -> D2SMModel:
     model = type(cls.__name__, (_InHost, cls), {"__module__": cls.__module__})(options)
     model.folders = {key: Path(opt["path"][key]) for key in _FOLDERS if key in opt["path"]}
     model.validated = set()
+    for note in options["notes"]:
+        model.logger.info(note)
     return model
 
 
