@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from traceback import extract_tb
+from types import ModuleType
 from typing import Any
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.registry import REGISTRIES, origin
 
 _SUFFIX = ".py"
+_given: list[str] = []  # on the command line
 
 
 def import_custom(entry: str, where: str = "custom_imports") -> None:
@@ -36,14 +40,50 @@ def import_custom(entry: str, where: str = "custom_imports") -> None:
         folder, name = Path.cwd(), entry
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # behind all others, so that nothing else is hidden by it
+    importlib.invalidate_caches()  # the file may be younger than the last look into its folder
     try:
         module = importlib.import_module(name)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise OptionError(f"{where}: {entry}: cannot be imported ({type(error).__name__}: {reason})") from error
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise OptionError(f"{where}: {entry}: cannot be imported ({reason}{_line_of(error, path)})") from error
+    _check_names(module, f"{where}: {entry}")
     found = Path(getattr(module, "__file__", None) or "").resolve()
     if is_path(entry) and found not in (path.resolve(), path.resolve() / "__init__.py"):
         raise OptionError(f"{where}: {entry}: a module '{name}' exists already ({found}); give the file another name")
+
+
+def _check_names(module: ModuleType, where: str) -> None:
+    """Refuse a class in BasicSR's registries whose name is that of one of ours, which option files would get."""
+    for registry in REGISTRIES:
+        ours, theirs = registry.fill(), getattr(registry.host, "_obj_map", {})
+        for name in ours.keys() & theirs.keys():
+            if theirs[name].__module__ == module.__name__ and origin(theirs[name]) != origin(ours[name]):
+                raise OptionError(f"{where}: '{name}' is the name of a class of d2sm_plugin; give yours another one")
+
+
+def import_from(content: Mapping[str, Any]) -> None:
+    """Import what an option file names in ``custom_imports``; anything but a list of texts is left to other checks."""
+    entries = content.get("custom_imports")
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, str):
+            import_custom(entry)
+
+
+def with_given(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with what the command line has imported among their ``custom_imports``.
+
+    So a run keeps what it needs, and processes that it starts import the same.
+    """
+    named = content.get("custom_imports")
+    if not _given or (named is not None and not isinstance(named, list)):
+        return dict(content)
+    return {**content, "custom_imports": [*(named or []), *(entry for entry in _given if entry not in (named or []))]}
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """Return in which line of a file something was raised, if it was raised there."""
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename) == path.resolve()]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def is_path(entry: str) -> bool:
@@ -75,8 +115,11 @@ class CustomImport(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Import it."""
-        import_custom(str(values), "--custom-import")
+        """Import it, and remember it for :func:`with_given`."""
+        entry = located(str(values), Path.cwd())
+        import_custom(entry, "--custom-import")
+        if entry not in _given:
+            _given.append(entry)
 
 
 def add_custom_import(parser: argparse.ArgumentParser) -> None:

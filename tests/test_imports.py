@@ -16,7 +16,7 @@ BELOW = {
     "argument_types": [],
     "blocks": ["errors"],
     "file_names": [],
-    "custom_imports": ["errors"],
+    "custom_imports": ["registry"],
     "install_host": [],
     "cli": ["errors", "extras"],
     "files": ["errors"],
@@ -33,7 +33,8 @@ BELOW = {
     "features": ["registry", "weights", "extras", "argument_types"],
     "metrics": ["faces", "registry", "weights"],
     "archs": ["faces", "features"],
-    "data": ["arguments",
+    "data": [
+        "arguments",
         "faces",
         "files",
         "random_guard",

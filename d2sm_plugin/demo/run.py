@@ -17,6 +17,7 @@ import torch
 from tabulate import tabulate
 
 from d2sm_plugin.arguments import Parser, out_folder, whole
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.prepare import prepare_data as preparation
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import whole_file, write_csv
@@ -45,6 +46,7 @@ Table = dict[int, dict[str, dict[str, float]]]
 def main(argv: Sequence[str] | None = None) -> int:
     """Make data, train, go on with L1 and with L1 + D2SM, test, and print the table; see ``--help``."""
     parser = Parser(description="Train FFDNet with L1 and with L1 + D2SM on generated street scenes.")
+    add_custom_import(parser)
     parser.add_argument(
         "--out", type=out_folder, default=Path("demo_output"), help="folder for everything that is made"
     )

@@ -13,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from d2sm_plugin.arguments import Parser, device, out_folder, whole
+from d2sm_plugin.custom_imports import add_custom_import, import_from
 from d2sm_plugin.data.image_store import picture_files
 from d2sm_plugin.data.picture_head import MAX_PIXELS, TYPES
 from d2sm_plugin.errors import D2SMError, DataError, OptionError
@@ -144,7 +145,9 @@ def build_network(arguments: argparse.Namespace) -> nn.Module:
         CheckpointError: for a checkpoint that does not fit.
     """
     if arguments.opt is not None:
-        block = read_option_file(arguments.opt).content.get("network_g")
+        content = read_option_file(arguments.opt).content
+        import_from(content)
+        block = content.get("network_g")
         where = f"{arguments.opt}: network_g"
         if not isinstance(block, dict):
             raise OptionError(f"{where}: expected the block that describes the network, as in a training's option file")
@@ -201,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Restore pictures with a trained network.",
         epilog="A picture that cannot be read or restored is named at the end and left out; the exit status is then 1.",
     )
+    add_custom_import(parser)
     parser.add_argument("-i", "--input", required=True, help="a picture, or a folder of pictures with its subfolders")
     parser.add_argument(
         "-o", "--output", required=True, type=out_folder, help="folder for the results; names and subfolders are kept"

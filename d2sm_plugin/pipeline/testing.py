@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d2sm_plugin.arguments import Parser
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline.build import build_model
 from d2sm_plugin.pipeline.distributed import start_processes, stop_processes, wait_for_all
@@ -19,6 +20,7 @@ from d2sm_plugin.pipeline.validation import Evaluator
 def main(argv: Sequence[str] | None = None) -> int:
     """Test as the command line says; see ``--help``."""
     parser = Parser(description="Restore and measure the test sets of an option file.")
+    add_custom_import(parser)
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file, or name of a shipped one")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
     parser.add_argument(

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from d2sm_plugin.arguments import Parser
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import OptionError, TrainingError
 from d2sm_plugin.options.data_sets import training_blocks
 from d2sm_plugin.options.reader import read_options
@@ -42,6 +43,7 @@ _DEBUG_FREQ = 8  # validation and checkpoints of --debug, as in BasicSR
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; see ``--help``."""
     parser = Parser(description="Train a restoration network with the objectives of an option file.")
+    add_custom_import(parser)
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file, or name of a shipped one")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
     parser.add_argument("--auto_resume", action="store_true", help="continue the run of that name where it stopped")

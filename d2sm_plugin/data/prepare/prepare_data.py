@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from d2sm_plugin.arguments import Parser, out_folder
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.prepare import camvid, cityscapes, demo, faces, folder, haze, synthetic_haze
 from d2sm_plugin.data.prepare.arguments import positive
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser with all subcommands."""
     description = "Turn a data set into LMDBs for training and validation."
     parser = Parser(description=description, epilog=_EPILOG)
+    add_custom_import(parser)
     names = "{folder,cityscapes,camvid,demo,haze,synthetic-haze}"
     subparsers = parser.add_subparsers(title="data sets", metavar=names, required=True)
     for module in SUBCOMMANDS:

@@ -14,6 +14,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from d2sm_plugin.arguments import Parser, device, out_file, whole
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.safe_yaml import parse_yaml
 from d2sm_plugin.studies.benchmark.cases import NAMES, build_case, check_name
@@ -27,6 +28,7 @@ _HEADERS = ("case", "variant", "wall ms", "CPU ms", "spread %", "wall ratio", "C
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure as the command line says; see ``--help``."""
     parser = Parser(description="Measure variants side by side and print one table.")
+    add_custom_import(parser)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"default: all of {', '.join(NAMES)}")
     parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=whole(1, 1024), default=1, help="threads of the CPU (default: 1)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from d2sm_plugin.arguments import Parser, out_folder, whole
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.studies.compare.cost import cost_lock, measure_cost, read_cost
 from d2sm_plugin.studies.compare.definitions import check_definitions, record_definitions
@@ -91,6 +92,7 @@ def choose(
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description="Train and test every variant of a suite, and set them side by side.")
+    add_custom_import(parser)
     parser.add_argument("suite", type=Path, metavar="SUITE", help="suite file, or name: suites/table1_camvid")
     parser.add_argument(
         "--out",

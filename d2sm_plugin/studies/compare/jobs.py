@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from d2sm_plugin.custom_imports import with_given
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import write_whole
 from d2sm_plugin.options.merge import merge
@@ -145,12 +146,14 @@ def training_options(suite: Suite, base: Mapping[str, Any], variant: str, seed: 
     raw = merge(base, suite.options)
     for name in suite.lineage(variant):
         raw = merge(raw, suite.variants[name].options)
-    return raw | {"name": variant.replace("/", "_"), "manual_seed": seed}
+    return with_given(raw) | {"name": variant.replace("/", "_"), "manual_seed": seed}
 
 
 def test_options(suite: Suite, train: Mapping[str, Any]) -> dict[str, Any]:
     """Return the raw option file that measures what a training leaves behind; the weights' path is still missing."""
-    shared = {key: train[key] for key in ("model_type", "scale", "num_gpu", "network_g") if key in train}
+    shared = {
+        key: train[key] for key in ("model_type", "scale", "num_gpu", "custom_imports", "network_g") if key in train
+    }
     val = {"save_img": False, "pbar": False, **suite.test.val}
     return {"name": "test", **shared, "datasets": suite.test.datasets, "path": {}, "val": val}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.arguments import Parser, out_folder, whole
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.studies.evaluation.divergence_report import Divergence, tables, write_report
 from d2sm_plugin.studies.evaluation.paired_statistics import PairedStatistics, paired_statistics
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         description="Semantic divergence of restored images from clear ones, on images that no training has seen."
     )
+    add_custom_import(parser)
     add_material_arguments(parser)
     parser.add_argument(
         "--group", type=whole(2), metavar="N", help="samples that form one joint distribution, at most (default: all)"

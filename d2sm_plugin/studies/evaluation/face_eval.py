@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from d2sm_plugin.arguments import Parser, out_folder, whole
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.faces.face_pictures import draw_points
@@ -173,6 +174,7 @@ def _picture(
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description="PSNR, SSIM and landmark NRMSE of restored faces in one table.")
+    add_custom_import(parser)
     parser.add_argument("--clean", required=True, metavar="PATH", help="clear faces: a folder or an LMDB")
     parser.add_argument("--landmarks", required=True, metavar="CSV", help="true landmarks, image,x0,y0,x1,y1,...")
     parser.add_argument("--points", required=True, choices=sorted(POINT_SETS), help="set of landmarks")

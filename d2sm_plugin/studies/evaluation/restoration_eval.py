@@ -11,6 +11,7 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 from tqdm import tqdm
 
 from d2sm_plugin.arguments import Parser, out_folder, whole
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.inference.dark_channel_prior import dark_channel_prior
@@ -129,6 +130,7 @@ def _dark_channel_method(degraded: Method, folder: Path) -> Method:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description="PSNR and SSIM of several restored image sets in one table.")
+    add_custom_import(parser)
     parser.add_argument("--clean", required=True, metavar="PATH", help="reference images: a folder or an LMDB")
     parser.add_argument(
         "--restored", action="append", default=[], metavar="NAME=PATH", help="restored images; repeat to compare"

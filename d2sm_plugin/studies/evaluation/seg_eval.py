@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from d2sm_plugin.arguments import Parser, device, number, out_folder, whole
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.pipeline.pictures import write_png
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         description="How well a segmentation network reads restored images: mIoU, aAcc, mAcc, PSNR and IoU by class."
     )
+    add_custom_import(parser)
     add = parser.add_argument
     add("--restored", action="append", default=[], metavar="NAME=PATH", help="restored images; repeat to compare")
     add("--labels", required=True, metavar="PATH", help="label maps with the same names: a folder or an LMDB")

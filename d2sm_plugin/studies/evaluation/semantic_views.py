@@ -11,6 +11,7 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor
 
+from d2sm_plugin.custom_imports import import_from
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.losses import D2SMLoss, PatchSampler
 from d2sm_plugin.options.files import read_option_file
@@ -94,7 +95,9 @@ def _read_view(entry: str, device: str) -> View:
         if not isinstance(block, dict):
             raise OptionError(f"--extractor {source}: expected a block {{key: value, ...}}")
     else:
-        block, where = _block_in_file(read_option_file(source).content, source), source
+        content = read_option_file(source).content
+        import_from(content)
+        block, where = _block_in_file(content, source), source
     if "extractor" not in block:
         block = {"extractor": block}
     arguments = {key: value for key, value in block.items() if key not in _NOT_OF_A_VIEW}

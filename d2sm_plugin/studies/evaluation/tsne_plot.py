@@ -14,6 +14,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from d2sm_plugin.arguments import MAX_SEED, Parser, number, out_folder, whole
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import write_csv, write_whole
 from d2sm_plugin.studies.evaluation.semantic_features import collect_samples
@@ -150,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         description="t-SNE of the semantic features of noisy, restored and clear images, with scores of how they mix."
     )
+    add_custom_import(parser)
     add_material_arguments(parser)
     add = parser.add_argument
     add(
