@@ -14,7 +14,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "d2sm_plugin/version.py").r
 REQUIRES = [
     "torch>=2.6",  # tensors, autograd, distributed training
     "torchvision>=0.21",  # VGG19 and its ImageNet weights, deformable convolution
-    "timm>=1.0.21",  # any other ImageNet network as a frozen feature extractor
+    "timm>=1.0.20",  # any other ImageNet network as a frozen feature extractor
     "numpy>=1.24",
     "PyYAML>=6.0",  # class sets and option files, read with its safe loader; timm needs it too
 ]

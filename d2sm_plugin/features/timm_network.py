@@ -14,7 +14,9 @@ from d2sm_plugin.features.package_weights import PREFIX, is_installed, load_pack
 from d2sm_plugin.weights import read_weights
 
 # Arguments by which transformers take images of any size, in timm's current spelling and in that of Swin before it.
-_ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False})
+# Both come first: some networks swallow the one that they do not know.
+_DYNAMIC, _NOT_STRICT = {"dynamic_img_size": True}, {"strict_img_size": False}
+_ANY_SIZE = (_DYNAMIC | _NOT_STRICT, _DYNAMIC, _NOT_STRICT)
 
 
 def create_network(model: str, weights: str | Path | None) -> nn.Module:
