@@ -94,7 +94,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)],
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)],
     packages=find_packages(include=["d2sm_plugin", "d2sm_plugin.*"]),
     package_data={"d2sm_plugin": ["py.typed", "seg/configs/*.py", "demo/weights/*.pth"]},
     cmdclass={"build_py": BuildWithOptionFiles},
