@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
-from d2sm_plugin.errors import D2SMError
+from d2sm_plugin.errors import D2SMError, OtherRankError
 from d2sm_plugin.extras import remedy
+
+#: Exit status of what was asked to stop, as shells give it for Ctrl-C.
+INTERRUPTED = 130
 
 
 def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
@@ -21,7 +25,11 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
             stream.reconfigure(errors="replace")  # a σ may be more than the encoding of a file or pipe can take
     try:
         status = main(None)
+    except OtherRankError:
+        status = 2
     except D2SMError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
         print("error: " + " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
         status = 2
     except ModuleNotFoundError as error:
@@ -32,5 +40,5 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None]) -> None:
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
-        status = 130
+        status = INTERRUPTED
     sys.exit(status or 0)

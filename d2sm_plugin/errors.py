@@ -43,6 +43,10 @@ class ForeignError(D2SMError, RuntimeError):
     """An exception out of code that this package calls and did not write: a data set, network, objective or metric."""
 
 
+class OtherRankError(D2SMError):
+    """What ended another process of a distributed run, which reports it."""
+
+
 class TrainingError(D2SMError, RuntimeError):
     """A training run that cannot go on."""
 

@@ -104,6 +104,18 @@ def link_whole(source: Path, path: Path, kind: type[D2SMError] = DataError, advi
         _remove(partial)  # still there after an error, or where both names were links to one file already
 
 
+def hide_file(path: Path) -> Path:
+    """Take a file's name away, so that it counts for nothing and a killed process leaves no more than it.
+
+    Returns:
+        Its new name, which :func:`remove_partial_files` would find.
+    """
+    hidden = _partial_name(path)
+    with suppress(FileNotFoundError):
+        os.replace(path, hidden)
+    return hidden
+
+
 def remove_partial_files(folder: Path) -> None:
     """Remove what killed processes left in a folder that no other process is writing to."""
     for file in folder.glob(".*.partial"):

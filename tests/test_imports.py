@@ -51,7 +51,7 @@ BELOW = {
     "options": ["models", "safe_yaml"],
     "inference": ["options"],
     "pipeline": ["options", "version"],
-    "demo": ["pipeline"],
+    "demo": ["cli", "pipeline"],
     "studies": ["pipeline", "inference", "cli"],
     "__main__": ["cli", "version"],  # the modules of commands are imported by name, when they are chosen
 }

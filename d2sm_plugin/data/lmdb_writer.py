@@ -38,6 +38,7 @@ _FIRST_MAP_SIZE = 1 << 28
 _FULL_BELOW = 1 << 20  # bytes free
 _REPLACED = ".replaced"  # how the name of an LMDB ends while a new one takes its place
 _OUR_FILES = {"data.mdb", "lock.mdb", META_FILE, ORIGIN_FILE, PROGRESS_FILE}
+_LOCK_FILE_BYTES = 8192  # of lmdb's own lock file, for the 126 readers that it allows by default
 _SAMPLE = 32  # records that are decoded when not all are
 _GO_ON = "what it holds is kept: free some space and give the same command again to go on from there"
 
@@ -165,6 +166,7 @@ class LmdbWriter:
         file = self.partial / "data.mdb"
         map_size = max(_FIRST_MAP_SIZE, 2 * file.stat().st_size if file.is_file() else 0)
         try:
+            _reserve(self.partial / "lock.mdb")
             with contextlib.suppress(lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError):
                 environment = lmdb.open(str(self.partial), map_size=map_size, readahead=False)
                 if missing_bytes(environment, file) <= 0:
@@ -178,6 +180,7 @@ class LmdbWriter:
                 environment.close()
             shutil.rmtree(self.partial)
             self.partial.mkdir()
+            _reserve(self.partial / "lock.mdb")
             return lmdb.open(str(self.partial), map_size=_FIRST_MAP_SIZE, readahead=False)
         except (lmdb.Error, OSError) as error:
             raise self._cannot_write(error) from error
@@ -273,3 +276,13 @@ class LmdbWriter:
         self._lock.release()
         with contextlib.suppress(OSError):
             os.unlink(self._lock.lock_file)
+
+
+def _reserve(file: Path) -> None:
+    """Take the disk space of lmdb's lock file: it is mapped into memory, where a full disk would be a bus error."""
+    if hasattr(os, "posix_fallocate"):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o664)
+        try:
+            os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
+        finally:
+            os.close(descriptor)

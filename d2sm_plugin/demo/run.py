@@ -17,6 +17,7 @@ import torch
 from tabulate import tabulate
 
 from d2sm_plugin.arguments import Parser, out_folder, whole
+from d2sm_plugin.cli import INTERRUPTED
 from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.prepare import prepare_data as preparation
 from d2sm_plugin.errors import OptionError
@@ -44,7 +45,11 @@ Table = dict[int, dict[str, dict[str, float]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make data, train, go on with L1 and with L1 + D2SM, test, and print the table; see ``--help``."""
+    """Make data, train, go on with L1 and with L1 + D2SM, test, and print the table; see ``--help``.
+
+    Returns:
+        0, or :data:`~d2sm_plugin.cli.INTERRUPTED` when a training was asked to stop.
+    """
     parser = Parser(description="Train FFDNet with L1 and with L1 + D2SM on generated street scenes.")
     add_custom_import(parser)
     parser.add_argument(
@@ -64,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = ["--num-train", str(args.num_train), "--num-val", str(args.num_val), "--size", *_SIZE]
     preparation.main(["demo", "--out", str(data), *counts, "--overwrite"])
     for run in (_BASE, *_RUNS.values()):
-        training.main(["-opt", str(args.options / f"{run}.yml"), "--force_yml", *_overrides(args, data, run)])
+        if not training.train(["-opt", str(args.options / f"{run}.yml"), "--force_yml", *_overrides(args, data, run)]):
+            print("The demo stops, as the training was asked to.")  # noqa: T201
+            return INTERRUPTED
     table, loaders = _measure(args, data)
     _write_table(table, args.out / "table.csv")
     _plot_curves(args.out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -16,16 +15,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from d2sm_plugin.archs.interface import gather_inputs, named_outputs
 from d2sm_plugin.boundary import foreign_code
+from d2sm_plugin.losses.gather import mean_over_processes
 from d2sm_plugin.models.nonfinite import KeptBuffers, StepGuard
 from d2sm_plugin.models.objectives import Objectives, gradient_norms
-from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, parameters_of, update_average
-from d2sm_plugin.models.restore import autocast, restore_batch
+from d2sm_plugin.models.optimisation import (
+    build_optimiser,
+    build_scheduler,
+    load_optimisation,
+    parameters_of,
+    step_schedule,
+    update_average,
+)
+from d2sm_plugin.models.restore import autocast, move_batch, restore_batch
 from d2sm_plugin.models.step_record import StepRecord, describe_batch
 from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.registry import ARCH_REGISTRY, MODEL_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
-
-_NOTHING = 1e-6  # times the pixel objective's gradient: lost in its rounding
 
 
 @register(MODEL_REGISTRY)
@@ -110,14 +115,7 @@ class D2SMModel(BaseModel):
     def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch with its tensors on the model's device (images in its memory layout)."""
         layout = torch.channels_last if self.is_train and self.opt["train"]["channels_last"] else None
-        moved = {}
-        for name, value in batch.items():
-            if isinstance(value, Tensor):
-                value = value.to(self.device, non_blocking=True)
-                if layout is not None and value.ndim == 4:
-                    value = value.contiguous(memory_format=layout)
-            moved[name] = value
-        return moved
+        return move_batch(batch, self.device, layout)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take one mini-batch for :meth:`optimize_parameters` (BasicSR's interface)."""
@@ -128,10 +126,7 @@ class D2SMModel(BaseModel):
         self.train_step([self._fed], current_iter)
 
     def train_step(self, batches: Sequence[Mapping[str, Any]], current_iter: int) -> bool:
-        """Perform one optimiser step on one or more mini-batches.
-
-        Objectives that are means of samples are averaged over the mini-batches, sums add up: accumulation changes
-        neither the balance of objectives nor, for objectives that treat samples one by one, the step.
+        """Perform one optimiser step on one or more mini-batches, over which means are averaged and sums add up.
 
         Args:
             batches: as the dataset gives them; several for gradient accumulation.
@@ -148,17 +143,18 @@ class D2SMModel(BaseModel):
         self.before_step(current_iter)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        buffers = KeptBuffers(kinds["params"] for kinds in self.networks().values())
-        record = StepRecord()
-        with_norms = self._wants_gradient_norms(current_iter)
-        for number, batch in enumerate(batches):
-            with self._without_sync(number == len(batches) - 1):
-                self._accumulate(batch, len(batches), record, with_norms)
-        if with_norms:
-            self._log_gradient_norms(record.gradient_norms(), current_iter)
-        optimizers = self.optimizers_to_step()
-        if not self.guard.lets_through(record, self.networks(), optimizers):
-            buffers.restore()
+        record, with_norms = StepRecord(), self._wants_gradient_norms(current_iter)
+        with KeptBuffers(kinds["params"] for kinds in self.networks().values()) as buffers:
+            for number, batch in enumerate(batches):
+                with self._without_sync(number == len(batches) - 1):
+                    self._accumulate(batch, len(batches), record, with_norms)
+            if with_norms:
+                self._log_gradient_norms(record.gradient_norms(), current_iter)
+            optimizers = self.optimizers_to_step()
+            objection = self.guard.objection(record, self.networks(), optimizers)
+            buffers.changed = objection is None
+        if objection is not None:
+            self.guard.leave_out(objection, self.damage())
             return False
         self._update_weights(optimizers)
         self._log = record.losses(self.objectives.accumulation)
@@ -171,8 +167,7 @@ class D2SMModel(BaseModel):
             with foreign_code(lambda: f"network_g: {type(self.net_g).__name__} on {describe_batch(moved)}"):
                 outputs = {name: value.float() for name, value in named_outputs(self.run_network(moved)).items()}
             losses = self.compute_losses(moved, outputs)
-        shares = {name: self.objectives.share(name, mini_batches, self.opt["world_size"]) for name in losses}
-        losses = {name: loss if shares[name] == 1 else loss * shares[name] for name, loss in losses.items()}
+        losses = self.objectives.shared(losses, mini_batches, self.opt["world_size"])
         if with_norms:
             record.add_norms(self._gradient_norms(losses, outputs))
         total = torch.stack(list(losses.values())).sum()
@@ -181,25 +176,8 @@ class D2SMModel(BaseModel):
         record.add(losses, total, batch)
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """Set the learning rate for a step: the schedule's, or in the warm-up a share of the initial one.
-
-        BasicSR's own leaves schedules that multiply the last value, such as MultiStepLR, at the warm-up's for ever, and
-        needs a schedule to warm up.
-
-        Args:
-            current_iter: number of the step, from 1.
-            warmup_iter: first step with the whole learning rate; -1 for no warm-up.
-        """
-        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        for group in groups:
-            group["lr"] = group.pop("scheduled_lr", group["lr"])
-        if current_iter > 1:
-            for scheduler in self.schedulers:
-                scheduler.step()
-        if current_iter < warmup_iter:
-            for group in groups:
-                group["scheduled_lr"] = group["lr"]
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) / warmup_iter * current_iter
+        """Set the learning rate for step ``current_iter`` (from 1), see :func:`step_schedule`."""
+        step_schedule(self.optimizers, self.schedulers, current_iter, warmup_iter)
 
     def before_step(self, current_iter: int) -> None:
         """Prepare for step ``current_iter``; subclasses extend it."""
@@ -215,9 +193,7 @@ class D2SMModel(BaseModel):
 
     def _without_sync(self, last: bool) -> AbstractContextManager:
         """Gradients travel between ranks once for each step, with its last mini-batch."""
-        if last or not self.opt["dist"]:
-            return nullcontext()
-        return self.trained_net.no_sync()
+        return nullcontext() if last or not self.opt["dist"] else self.trained_net.no_sync()
 
     def optimizers_to_step(self) -> list[torch.optim.Optimizer]:
         """Return the optimisers that this step belongs to; subclasses drop gradients that are not to be applied."""
@@ -249,18 +225,10 @@ class D2SMModel(BaseModel):
         return gradient_norms(losses, outputs)
 
     def _log_gradient_norms(self, norms: Mapping[str, float], current_iter: int) -> None:
-        """Log each objective's gradient norm at the network's output, and its ratio to the pixel objective's."""
-        pixel = "pixel" if "pixel" in norms else next(iter(norms), "")
-        for name, norm in norms.items():
-            ratio = norm / norms[pixel] if norms[pixel] > 0 else math.inf
-            self.log_dict |= {f"grad_norm/{name}": norm, f"grad_ratio/{name}": ratio}
-            self.logger.info(f"Gradient of {name}: norm {norm:.3e} at the output, {ratio:.3g} times that of {pixel}.")
-            if current_iter == 1 and (norm == 0 or ratio < _NOTHING) and not self.objectives.is_filling(name):
-                self.logger.warning(
-                    f"train.{name}_opt does nothing: its gradient is {ratio:.3g} times that of {pixel}. Raise its "
-                    f"loss_weight, or see that it compares three samples at least and that its features differ "
-                    f"between images (an extractor without weights?)"
-                )
+        values, lines = self.objectives.describe_gradients(norms, first=current_iter == 1)
+        self.log_dict |= values
+        for level, line in lines:
+            self.logger.log(level, line)
 
     def get_current_log(self) -> dict[str, float]:
         """Return the last step's losses (``l_*``, averaged over ranks) and what else is to be logged, then forget it.
@@ -270,10 +238,7 @@ class D2SMModel(BaseModel):
         log, self.log_dict = self.log_dict, {}
         losses = getattr(self, "_log", None)
         if losses:
-            values = torch.stack([value.float() for value in losses.values()])
-            if self.opt["dist"]:
-                torch.distributed.all_reduce(values)
-                values /= self.opt["world_size"]
+            values = mean_over_processes(torch.stack([value.float() for value in losses.values()]))
             log |= {f"l_{name}": value for name, value in zip(losses, values.tolist(), strict=True)}
         if self.guard.total:
             log["nonfinite_steps"] = float(self.guard.total)
@@ -319,13 +284,17 @@ class D2SMModel(BaseModel):
             "nonfinite": [self.guard.in_a_row, self.guard.total],
         }
 
-    def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what :meth:`training_state` returned; the networks are loaded by the pipeline."""
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
-            scheduler.load_state_dict(saved)
-        if state["scaler"]:
+    def load_training_state(self, state: Mapping[str, Any], new_schedule: bool = False) -> None:
+        """Take back what :meth:`training_state` returned; the networks are loaded by the pipeline.
+
+        Args:
+            state: with the step (``iter``) that it was taken at.
+            new_schedule: learning rates and all else that optimisers are told come from the options, as if these had
+                been so from the first step; only what the optimisers remember of gradients comes from the state.
+        """
+        warmup = self.opt["train"]["warmup_iter"] if new_schedule else None
+        load_optimisation(self.optimizers, self.schedulers, state, warmup)
+        if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.objectives.load_state_dict(state["objectives"])
         self.guard.in_a_row, self.guard.total = state["nonfinite"]

@@ -16,6 +16,7 @@ from d2sm_plugin.models.optimisation import parameters_of
 from d2sm_plugin.models.step_record import StepRecord
 
 _SHOWN = 4  # names in a message
+_OVERFLOW = "gradient beyond float16"
 Networks = Mapping[str, Mapping[str, nn.Module]]  # label -> key -> network
 
 
@@ -41,11 +42,10 @@ class StepGuard:
         self.unbounded = set(_nonfinite_tensors(networks))
         self.in_a_row = self.total = 0
 
-    def lets_through(self, record: StepRecord, networks: Networks, optimizers: Sequence[Optimizer]) -> bool:
-        """Tell whether the optimisers may step: the one place where a step waits for the device.
+    def objection(self, record: StepRecord, networks: Networks, optimizers: Sequence[Optimizer]) -> str | None:
+        """Return why the optimisers must not step; None when they may. The one place where a step waits for the device.
 
-        Raises:
-            TrainingError: after ``limit`` steps in a row, and at once where weights are spoilt already.
+        Gradients that are too large for float16 lower the scale of the loss, if it can be lowered.
         """
         gradients = [p.grad for optimizer in optimizers for p in parameters_of(optimizer) if p.grad is not None]
         loss_is_finite = record.all_finite()
@@ -54,18 +54,42 @@ class StepGuard:
         if self.distributed:
             torch.distributed.all_reduce(bad, op=torch.distributed.ReduceOp.MAX)
         bad_loss, bad_gradient = bad.tolist()
-        if not bad_loss and not bad_gradient:
+        if bad_loss:
+            return f"loss not finite in {record.nonfinite_losses()}"
+        if not bad_gradient:
             self.in_a_row = 0
-            return True
-        if not bad_loss and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+            return None
+        if self.scaler.is_enabled() and self.scaler.get_scale() > 1:
             for optimizer in optimizers:
                 self.scaler.unscale_(optimizer)  # notes what is not finite, for the scaler
             self.scaler.update()
-            self.logger.info(f"Step skipped: gradient beyond float16, loss scale now {self.scaler.get_scale():g}.")
-            return False
-        reason = f"loss not finite in {record.nonfinite_losses()}" if bad_loss else _bad_gradient(record, networks)
-        self._leave_out(reason, self.damage(networks, optimizers))
-        return False
+            return _OVERFLOW
+        return _bad_gradient(record, networks)
+
+    def leave_out(self, objection: str, damage: str | None) -> None:
+        """Count a step that is not made, and say why.
+
+        Args:
+            objection: what :meth:`objection` returned.
+            damage: what :meth:`damage` returns, now that the step is undone.
+
+        Raises:
+            TrainingError: for ``limit`` steps in a row, and at once where weights are spoilt already.
+        """
+        if objection is _OVERFLOW:
+            self.logger.info(f"Step skipped: {objection}; the loss is now scaled by {self.scaler.get_scale():g}.")
+            return
+        self.in_a_row += 1
+        self.total += 1
+        if damage is not None:
+            raise TrainingError(f"{damage}, {objection}; lower the learning rate, or set train.grad_clip")
+        if self.in_a_row >= self.limit:
+            count, self.in_a_row = self.in_a_row, 0  # anew, for a training that goes on from here with other options
+            raise TrainingError(
+                f"{count} steps in a row were left out (train.max_nonfinite_steps), the last one for {objection}; "
+                f"lower the learning rate or the objective's loss_weight, set grad_clip, or use bf16 instead of fp16"
+            )
+        self.logger.warning(f"Step skipped, number {self.in_a_row} in a row: {objection}")
 
     def damage(self, networks: Networks, optimizers: Sequence[Optimizer]) -> str | None:
         """Return which network or optimiser's state holds inf or NaN, for a message; None for none.
@@ -81,35 +105,27 @@ class StepGuard:
                     return f"there is inf or NaN in the state of {type(optimizer).__name__} ({_listed(names)})"
         return None
 
-    def _leave_out(self, reason: str, damage: str | None) -> None:
-        self.in_a_row += 1
-        self.total += 1
-        if damage is not None:
-            raise TrainingError(f"{damage}, {reason}; lower the learning rate, or set train.grad_clip")
-        if self.in_a_row >= self.limit:
-            count, self.in_a_row = self.in_a_row, 0  # anew, for a training that goes on from here with other options
-            raise TrainingError(
-                f"{count} steps in a row were left out (train.max_nonfinite_steps), the last one for {reason}; lower "
-                f"the learning rate or the objective's loss_weight, set grad_clip, or use bf16 instead of fp16"
-            )
-        self.logger.warning(f"Step skipped, number {self.in_a_row} in a row: {reason}")
-
 
 class KeptBuffers:
     """Buffers of networks, such as running means and their counters, as they were before a step.
 
-    A forward pass changes them; a step that is left out must not.
+    A forward pass changes them; a step that is left out must not. They are put back when the context ends, unless
+    ``changed`` says that the step is to be made.
     """
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
-        self.buffers = [b for network in networks for b in network.buffers()]
-        self.before = [buffer.clone() for buffer in self.buffers]
+        self.changed = False
+        self._buffers = [buffer for network in networks for buffer in network.buffers()]
+        self._before = [buffer.clone() for buffer in self._buffers]
+
+    def __enter__(self) -> KeptBuffers:
+        return self
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Put them back."""
-        for buffer, before in zip(self.buffers, self.before, strict=True):
-            buffer.copy_(before)
+    def __exit__(self, *_: object) -> None:
+        if not self.changed:
+            for buffer, before in zip(self._buffers, self._before, strict=True):
+                buffer.copy_(before)
 
 
 def nonfinite_names(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -45,6 +47,9 @@ def default_takes(objective: nn.Module) -> tuple[str, ...]:
     second = parameters[1:2] or [one for one in parameters if one.kind is one.VAR_POSITIONAL]
     alone = not second or second[0].name == "weight" or second[0].kind in (_KEYWORD, _KEYWORDS)
     return ("restored",) if alone else ("restored", "gt")
+
+
+_NOTHING = 1e-6  # times the pixel objective's gradient: lost in its rounding
 
 
 class Objectives(nn.Module):
@@ -95,8 +100,37 @@ class Objectives(nn.Module):
             if isinstance(term, D2SMLoss):
                 term.extractor.compile()
 
-    def is_filling(self, name: str) -> bool:
-        """Whether an objective compares with samples of a queue that holds too few of them yet."""
+    def describe_gradients(
+        self, norms: Mapping[str, float], first: bool
+    ) -> tuple[dict[str, float], list[tuple[int, str]]]:
+        """Compare the gradients of objectives, which is how their weights are chosen.
+
+        Args:
+            norms: of the gradients at the network's output, by objective.
+            first: point out objectives that do nothing.
+
+        Returns:
+            ``grad_norm/NAME`` and ``grad_ratio/NAME``, the latter to the pixel objective; and lines for the log with
+            their levels.
+        """
+        pixel = "pixel" if "pixel" in norms else next(iter(norms), "")
+        values: dict[str, float] = {}
+        lines: list[tuple[int, str]] = []
+        for name, norm in norms.items():
+            ratio = norm / norms[pixel] if norms[pixel] > 0 else math.inf
+            values |= {f"grad_norm/{name}": norm, f"grad_ratio/{name}": ratio}
+            compared = f"{ratio:.3g} times that of {pixel}"
+            lines.append((logging.INFO, f"Gradient of {name}: norm {norm:.3e} at the output, {compared}."))
+            if first and (norm == 0 or ratio < _NOTHING) and not self._is_filling(name):
+                advice = (
+                    "raise its loss_weight, or see that it compares three samples at least and that its features "
+                    "differ between images (an extractor without weights?)"
+                )
+                lines.append((logging.WARNING, f"train.{name}_opt does nothing, its gradient is {compared}: {advice}"))
+        return values, lines
+
+    def _is_filling(self, name: str) -> bool:
+        """Whether the queue of an objective holds too few samples yet to compare with."""
         term = dict(self.terms).get(name)
         return isinstance(term, D2SMLoss) and term.queue is not None and len(term.queue) < LEAST_SAMPLES
 
@@ -104,16 +138,26 @@ class Objectives(nn.Module):
         """Return how an objective's values of mini-batches make one, see :func:`accumulation_of`."""
         return accumulation_of(dict(self.terms).get(name))
 
-    def share(self, name: str, mini_batches: int, processes: int) -> float:
-        """Return the factor on an objective's value that makes a step the same however its batch is shared out.
+    def shared(self, losses: Mapping[str, Tensor], mini_batches: int, processes: int) -> dict[str, Tensor]:
+        """Return losses with the factors that make a step the same however its batch is shared out.
 
         Means are divided by the number of mini-batches; sums are not. DistributedDataParallel averages gradients over
         processes, so sums are multiplied by their number, but for objectives that look at the joint batch themselves
         (attribute ``joint``).
+
+        Args:
+            losses: of one mini-batch, by objective.
+            mini_batches: of the step.
+            processes: that train together.
         """
-        if self.accumulation(name) == "mean":
-            return 1 / mini_batches
-        return 1.0 if getattr(self.terms[name], "joint", False) else float(processes)
+        weighted = {}
+        for name, loss in losses.items():
+            if self.accumulation(name) == "mean":
+                factor = 1 / mini_batches
+            else:
+                factor = 1.0 if getattr(self.terms[name], "joint", False) else float(processes)
+            weighted[name] = loss if factor == 1 else factor * loss
+        return weighted
 
     def forward(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return each objective's weighted value, by name; those whose schedule says 0 are left out, at no cost.

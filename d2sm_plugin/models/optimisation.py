@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,24 @@ def build_optimiser(block: Mapping[str, Any], parameters: Iterable[nn.Parameter]
         raise OptionError(f"{where}: {block['type']} refuses these values: {error}") from error
 
 
+def takes_state_of(block: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the optimiser of an option block can go on with the state of another's, which is tried with one number.
+
+    Betas and weight decay may change; ``amsgrad``, for example, wants something that the state does not have.
+    """
+    number = nn.Parameter(torch.ones(1))
+    optimisers = [build_optimiser(each, [number], "train") for each in (other, block)]
+    try:
+        number.grad = torch.ones(1)
+        optimisers[0].step()
+        groups = optimisers[1].state_dict()["param_groups"]
+        optimisers[1].load_state_dict({"state": optimisers[0].state_dict()["state"], "param_groups": groups})
+        optimisers[1].step()
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError):
+        return False
+    return True
+
+
 def parameters_of(optimiser: Optimizer) -> list[nn.Parameter]:
     """Return every parameter that an optimiser changes."""
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -78,6 +97,56 @@ def build_scheduler(block: Mapping[str, Any], optimiser: Optimizer, where: str =
         return cls(optimiser, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise OptionError(f"{where}: {block['type']} refuses these values: {error}") from error
+
+
+def step_schedule(optimisers: Sequence[Optimizer], schedulers: Sequence[Any], step: int, warmup_iter: int) -> None:
+    """Set the learning rate for a step: the schedule's, or in the warm-up a share of the initial one.
+
+    BasicSR's own leaves schedules that multiply the last value, such as MultiStepLR, at the warm-up's for ever, and
+    needs a schedule to warm up.
+
+    Args:
+        optimisers: whose learning rates are set.
+        schedulers: one for each of them, or none.
+        step: its number, from 1.
+        warmup_iter: first step with the whole learning rate; -1 for no warm-up.
+    """
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    for group in groups:
+        group["lr"] = group.pop("scheduled_lr", group["lr"])
+    if step > 1:
+        for scheduler in schedulers:
+            scheduler.step()
+    if step < warmup_iter:
+        for group in groups:
+            group["scheduled_lr"] = group["lr"]
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) / warmup_iter * step
+
+
+def load_optimisation(
+    optimisers: Sequence[Optimizer], schedulers: Sequence[Any], state: Mapping[str, Any], new_warmup: int | None
+) -> None:
+    """Load the states of optimisers and schedules.
+
+    Args:
+        optimisers: as built from the options.
+        schedulers: likewise.
+        state: ``optimizers``, ``schedulers`` and the step, ``iter``, that they were taken at.
+        new_warmup: None takes everything from the state. A number of warm-up steps says that the options have changed:
+            learning rates and all else that optimisers are told come from these, as if they had been so from the first
+            step, and only what the optimisers remember of gradients comes from the state.
+    """
+    if new_warmup is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch misses the steps of the optimisers
+            for step in range(1, state["iter"] + 1):
+                step_schedule(optimisers, schedulers, step, new_warmup)
+    for optimiser, saved in zip(optimisers, state["optimizers"], strict=True):
+        told = saved["param_groups"] if new_warmup is None else optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({**saved, "param_groups": told})
+    if new_warmup is None:
+        for scheduler, saved in zip(schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
 
 
 @torch.no_grad()

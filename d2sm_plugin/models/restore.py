@@ -35,6 +35,20 @@ def autocast(amp: str | None, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=_AMP_TYPES[amp])
 
 
+def move_batch(
+    batch: Mapping[str, Any], device: torch.device, layout: torch.memory_format | None = None
+) -> dict[str, Any]:
+    """Return a batch with its tensors on a device, and its images in a memory layout if one is given."""
+    moved = {}
+    for name, value in batch.items():
+        if isinstance(value, Tensor):
+            value = value.to(device, non_blocking=True)
+            if layout is not None and value.ndim == 4:
+                value = value.contiguous(memory_format=layout)
+        moved[name] = value
+    return moved
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode, and every part of it back into the mode it had afterwards."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,16 +29,39 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """Yield one phrase for each value that differs between two nested options, for people to read."""
+class Change(NamedTuple):
+    """A value of nested options that differs from what it was; :data:`MISSING` where there is none."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "-"
+
+
+#: In place of a value that is not there.
+MISSING: Final = _Missing()
+
+
+def changes(before: Any, after: Any, path: str = "") -> Iterator[Change]:
+    """Yield each value that differs between two nested options, by its path; a block in one alone is one value."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in sorted({*before, *after}, key=str):
             where = f"{path}.{key}" if path else str(key)
-            if key not in before:
-                yield f"{where} is new ({after[key]!r})"
-            elif key not in after:
-                yield f"{where} is gone (was {before[key]!r})"
-            else:
-                yield from differences(before[key], after[key], where)
+            yield from changes(before.get(key, MISSING), after.get(key, MISSING), where)
     elif before != after:
-        yield f"{path} was {before!r}, is now {after!r}"
+        yield Change(path, before, after)
+
+
+def differences(before: Any, after: Any) -> Iterator[str]:
+    """Yield one phrase for each value that differs between two nested options, for people to read."""
+    for key, old, new in changes(before, after):
+        if old is MISSING:
+            yield f"{key} is new ({new!r})"
+        elif new is MISSING:
+            yield f"{key} is gone (was {old!r})"
+        else:
+            yield f"{key} was {old!r}, is now {new!r}"

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from d2sm_plugin.errors import CheckpointError
-from d2sm_plugin.files import link_whole, whole_file
-from d2sm_plugin.weights import load_weights
+from d2sm_plugin.files import hide_file, link_whole, remove_partial_files, whole_file
+from d2sm_plugin.weights import load_file, load_weights
 
 _STATE = re.compile(r"^(\d+)\.state$")
 _ADVICE = "earlier checkpoints are whole: free some space and continue with --auto_resume"
@@ -59,7 +59,7 @@ class CheckpointStore:
         for label, wrapped in networks.items():
             path = self.models / f"{label}_{iteration}.pth"
             self.save_network(wrapped, path)
-            self._point_latest_to(path, self.models / f"{label}_latest.pth")
+            link_whole(path, self.models / f"{label}_latest.pth", CheckpointError, _ADVICE)
         save_atomically({**state, "iter": iteration}, self.states / f"{iteration}.state")
         self._remove_old(list(networks))
 
@@ -82,6 +82,33 @@ class CheckpointStore:
         iterations = self.iterations()
         return self.states / f"{iterations[-1]}.state" if iterations else None
 
+    def newest_whole(self) -> tuple[Path, list[str]]:
+        """Return the newest training state that can be read with its networks, and what is wrong with newer ones.
+
+        Raises:
+            CheckpointError: when there is none.
+        """
+        problems: list[str] = []
+        for iteration in reversed(self.iterations()):
+            path = self.states / f"{iteration}.state"
+            try:
+                read_state(path)
+                networks = list(self.models.glob(f"*_{iteration}.pth"))
+                if not networks:
+                    raise CheckpointError(f"{path}: its networks are gone ({self.models}/*_{iteration}.pth)")
+                for network in networks:
+                    load_file(network)
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            return path, problems
+        raise CheckpointError(f"{problems[0] if problems else self.states}; there is no other training state")
+
+    def remove_partial_files(self) -> None:
+        """Remove what a killed process has left; for the only process that writes here."""
+        for folder in (self.models, self.states):
+            remove_partial_files(folder)
+
     def load(self, state_path: str | Path, networks: Mapping[str, Mapping[str, nn.Module]]) -> dict[str, Any]:
         """Load the networks that belong to a training state, and return the state.
 
@@ -96,17 +123,14 @@ class CheckpointStore:
                 load_weights(net, models / f"{label}_{state['iter']}.pth", key)
         return state
 
-    @staticmethod
-    def _point_latest_to(path: Path, latest: Path) -> None:
-        link_whole(path, latest, CheckpointError, _ADVICE)
-
     def _remove_old(self, labels: list[str]) -> None:
         if self.keep is None:
             return
         for iteration in self.iterations()[: -self.keep]:
-            (self.states / f"{iteration}.state").unlink(missing_ok=True)  # the state first: it needs its networks
-            for label in labels:
-                (self.models / f"{label}_{iteration}.pth").unlink(missing_ok=True)
+            networks = [hide_file(self.models / f"{label}_{iteration}.pth") for label in labels]
+            (self.states / f"{iteration}.state").unlink(missing_ok=True)
+            for network in networks:
+                network.unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -117,12 +141,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such training state; give a file such as training_states/1000.state")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
-        raise CheckpointError(
-            f"{path}: cannot be read as a training state ({type(error).__name__}: {error})"
-        ) from error
+    state = load_file(path)
     if not isinstance(state, dict) or not {"iter", "optimizers", "random", "drawn"} <= set(state):
         raise CheckpointError(
             f"{path}: not a training state that this package wrote; BasicSR's own cannot be continued"

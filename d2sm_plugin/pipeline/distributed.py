@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from d2sm_plugin.errors import OptionError
+from d2sm_plugin.errors import D2SMError, OptionError, OtherRankError
 
 
 def start_processes(launcher: str, num_gpu: int | str) -> dict[str, Any]:
@@ -69,11 +70,13 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
-def any_rank(flags: torch.Tensor) -> torch.Tensor:
-    """Return, for each flag, whether it is set on any rank; the tensor itself for a single process."""
-    if world()[1] > 1:
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    return flags
+def on_any_rank(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Return, for each flag, whether it is set on any rank; ranks that must act alike ask for it, all of them."""
+    if world()[1] == 1:
+        return list(flags)
+    joint = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(joint, op=dist.ReduceOp.MAX)
+    return joint.bool().tolist()
 
 
 def gather_objects(value: Any) -> list[Any]:
@@ -84,6 +87,25 @@ def gather_objects(value: Any) -> list[Any]:
     gathered: list[Any] = [None] * size
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def on_first_rank(action: Callable[[], None]) -> None:
+    """Do something on the first rank while the others wait for it.
+
+    Raises:
+        D2SMError: what it raises there; the other ranks raise an OtherRankError then.
+    """
+    failure: D2SMError | None = None
+    if world()[0] == 0:
+        try:
+            action()
+        except D2SMError as error:
+            failure = error
+    failed = gather_objects(failure is not None)[0]
+    if failure is not None:
+        raise failure
+    if failed:
+        raise OtherRankError("the first process cannot go on")
 
 
 def wait_for_all() -> None:

@@ -11,7 +11,7 @@ from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.best import BestMetrics
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
-from d2sm_plugin.pipeline.experiment import Folder
+from d2sm_plugin.pipeline.metrics_file import MetricsFile
 from d2sm_plugin.pipeline.report import result_lines, result_table
 from d2sm_plugin.pipeline.validation import Evaluator
 from d2sm_plugin.registry import MODEL_REGISTRY, lookup
@@ -79,7 +79,7 @@ class _InHost:
                 load_weights(net, self.folders["models"] / f"{label}_{resume_state['iter']}.pth", key)
         self.load_training_state(resume_state)
         if self.opt["rank"] == 0:
-            self._record().forget_metrics_after(resume_state["iter"])
+            self._record().forget_after(resume_state["iter"])
 
     def validation(self: Any, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
         """Restore and measure one set, log the means (``metrics.csv`` too), and write pictures if asked to."""
@@ -97,15 +97,14 @@ class _InHost:
         if not self.is_train:
             self.logger.info(f"Test of {name}:\n{result_table(results)}")
             return
-        images, metrics = results[name]
         record = self._record()
-        best = BestMetrics(self.opt["val"]["metrics"], record.metrics_file)
+        best = BestMetrics(self.opt["val"]["metrics"], record.rows)
         best.update(current_iter, results)
-        record.add_metrics(current_iter, name, images, metrics)
+        record.add(current_iter, results)
         for line in result_lines(results, best):
             self.logger.info(line)
-        for metric, value in metrics.items() if tb_logger is not None else ():
+        for metric, value in results[name][1].items() if tb_logger is not None else ():
             tb_logger.add_scalar(f"metrics/{name}/{metric}", value, current_iter)
 
-    def _record(self: Any) -> Folder:
-        return Folder(self.folders["log"].parent, self.folders["log"].name)
+    def _record(self: Any) -> MetricsFile:
+        return MetricsFile(self.folders["log"] / "metrics.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import groupby
 from operator import itemgetter
@@ -85,6 +86,7 @@ class TrainBatches:
             SeededDraws(dataset, seed),
             batch_sampler=sampler,
             num_workers=workers,
+            collate_fn=_one_batch,
             worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator(),  # the workers' base seed must not come from the training's generator
             pin_memory=pin_memory,
@@ -92,12 +94,10 @@ class TrainBatches:
         )
 
     def __iter__(self) -> Generator[dict[str, Any], None, None]:
-        try:
+        with _in_plain_words("datasets.train"):
             for batch in self.loader:
                 self.drawn += self.joint_batch
                 yield batch
-        except D2SMError as error:
-            raise type(error)(_own_words(error)) from error
 
     @property
     def epoch(self) -> int:
@@ -127,40 +127,93 @@ def _leave_signals_to_the_parent(worker: int) -> None:
         os.setsid()
 
 
-def _own_words(error: D2SMError) -> str:
-    """Return an error's message without the traceback that torch wraps around it on its way out of a worker."""
-    text = str(error)
-    return text.strip().splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
+@contextmanager
+def _in_plain_words(where: str) -> Iterator[None]:
+    """Free errors of the traceback that torch wraps around them on their way out of a worker, and explain dead workers.
+
+    Raises:
+        DataError: when a worker has died.
+    """
+    try:
+        yield
+    except D2SMError as error:
+        text = str(error)
+        if not text.startswith("Caught "):
+            raise
+        raise type(error)(text.strip().splitlines()[-1].partition(": ")[2]) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise DataError(
+            f"{where}: a process that loads images has died ({str(error).splitlines()[0]}), as happens where the "
+            f"system runs out of memory; lower num_worker_per_gpu, num_prefetch_queue or batch_size_per_gpu"
+        ) from error
+
+
+def _one_batch(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return default_collate(samples)
+    except Exception as error:  # what the samples of a data set may hold is its own affair
+        shapes = {str(tuple(sample["lq"].shape)) for sample in samples if isinstance(sample.get("lq"), Tensor)}
+        reason = f"images of {', '.join(sorted(shapes))}" if len(shapes) > 1 else " ".join(str(error).split())
+        names = ", ".join(str(sample.get("key", sample.get("gt_path", "?"))) for sample in samples)
+        raise DataError(
+            f"datasets.train: the samples {names} make no batch ({reason}); set gt_size, or batch_size_per_gpu: 1"
+        ) from error
 
 
 def build_evaluation_loaders(
     datasets: Mapping[str, Mapping[str, Any]], phases: Sequence[str], rank: int, world_size: int
-) -> dict[str, DataLoader[dict[str, Any]]]:
+) -> dict[str, EvaluationLoader]:
     """Build one loader for each validation or test set; every rank gets its share of the images.
 
     Batches hold one image unless ``batch_size_per_gpu`` says otherwise, and images of one size in any case.
     """
-    loaders: dict[str, DataLoader[dict[str, Any]]] = {}
+    loaders: dict[str, EvaluationLoader] = {}
     for name, block in evaluation_blocks(datasets, phases).items():
         where = block.pop("where")
         dataset = build_dataset(block, where)
         share = Subset(dataset, range(rank, len(dataset), world_size))  # type: ignore[arg-type]
         loaders[name] = EvaluationLoader(
             share,
+            where,
+            -(-len(dataset) // world_size),  # type: ignore[arg-type]
             batch_size=block.get("batch_size_per_gpu", 1),
             num_workers=block.get("num_worker_per_gpu", 0),
             generator=torch.Generator(),  # validation must not touch the training's generator
+            worker_init_fn=_leave_signals_to_the_parent,
             collate_fn=_batches_of_one_size,
         )
     return loaders
 
 
 class EvaluationLoader(DataLoader[dict[str, Any]]):
-    """A loader of batches; of images that differ in size, each batch holds neighbours of one size."""
+    """A loader of batches; of images that differ in size, each batch holds neighbours of one size.
+
+    Args:
+        share: images of this rank.
+        where: path of the option block, for messages.
+        largest_share: number of images of the rank with the most.
+        settings: of torch's loader.
+
+    Attributes:
+        rounds: groups of batches that every rank goes through; where a rank has fewer, the last ones are empty.
+    """
+
+    def __init__(self, share: Dataset[dict[str, Any]], where: str, largest_share: int, **settings: Any) -> None:
+        super().__init__(share, **settings)
+        self.where = where
+        self.rounds = -(-largest_share // settings["batch_size"])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        for batches in super().__iter__():
+        for batches in self.groups():
             yield from batches
+
+    def groups(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield the batches of ``batch_size`` images at a time: one, or more where these differ in size."""
+        with _in_plain_words(self.where):
+            yield from super().__iter__()
+        yield from ([] for _ in range(self.rounds - len(self)))
 
 
 def _batches_of_one_size(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tabulate import tabulate
 
+from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.pipeline.best import BestMetrics
+from d2sm_plugin.pipeline.metrics_file import Results
 
-Results = Mapping[str, tuple[int, Mapping[str, float]]]
 _CLASS_PREFIX = "IoU/"  # one for each class: kept in metrics.csv, too many for a line
+
+
+def describe_model(model: D2SMModel, processes: int) -> str:
+    """Return the log line that says what is trained, where, and with which objectives."""
+    objectives = [
+        key.removesuffix("_opt")
+        for key, block in model.opt["train"].items()
+        if key.endswith("_opt") and block is not None
+    ]
+    parameters = sum(p.numel() for p in model.net_g.parameters())
+    return (
+        f"{type(model).__name__} with {type(model.net_g).__name__}, {parameters:,} parameters, on {model.device}, "
+        f"{processes} process(es); objectives: {', '.join(objectives)}"
+    )
 
 
 def result_lines(results: Results, best: BestMetrics) -> list[str]:

@@ -1,19 +1,21 @@
-"""Testing a trained network: ``python tools/test.py -opt options/test_ffdnet.yml``."""
+"""Testing a trained network: ``d2sm test -opt test_ffdnet``."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from d2sm_plugin.arguments import Parser
 from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline.build import build_model
-from d2sm_plugin.pipeline.distributed import start_processes, stop_processes, wait_for_all
-from d2sm_plugin.pipeline.experiment import Folder, log_to_file, run_log, versions
+from d2sm_plugin.pipeline.distributed import on_first_rank, start_processes, stop_processes
+from d2sm_plugin.pipeline.experiment import Folder, versions
 from d2sm_plugin.pipeline.loaders import build_evaluation_loaders
+from d2sm_plugin.pipeline.metrics_file import MetricsFile
 from d2sm_plugin.pipeline.report import result_table
+from d2sm_plugin.pipeline.run_log import log_to_file, log_traceback, run_log
 from d2sm_plugin.pipeline.validation import Evaluator
 
 
@@ -23,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_custom_import(parser)
     parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file, or name of a shipped one")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
         "--force_yml", nargs="+", default=[], metavar="a:b=c", help="override options, e.g. val:tile=512"
     )
@@ -46,24 +49,29 @@ def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[in
     Returns:
         Name of the set -> (number of images, metric -> mean).
     """
-    with run_log(options["rank"] == 0) as logger:
-        datasets = options["datasets"]
-        loaders = build_evaluation_loaders(datasets, ("test", "val"), options["rank"], options["world_size"])
-        model = build_model(options)
-        folder = Folder(options["path"]["results_root"], options["name"])
-        evaluator = Evaluator(options, loaders, folder.visualization, True, model.device)
-        if options["rank"] == 0:
-            folder.start(option_file, options, resume=False)
-            log_to_file(logger, folder.path / f"test_{options['name']}_{time.strftime('%Y%m%d_%H%M%S')}.log")
-        wait_for_all()
-        for line in (versions(), *options["notes"]):
-            logger.info(line)
-        if not options["path"]["pretrain_network_g"]:
-            logger.warning("path.pretrain_network_g is not given: the network's weights are random.")
-        results = evaluator.run(model, 0)
-        if options["rank"] == 0:
-            for name, (images, metrics) in results.items():
-                folder.add_metrics(0, name, images, metrics)
-            logger.info("Results:\n" + result_table(results))
-            logger.info(f"Pictures and metrics.csv: {folder.path}")
-    return results
+    folder = Folder(options["path"]["results_root"], options["name"])
+
+    def make_folder() -> None:
+        folder.start(option_file, options, resume=False)
+        log_to_file(folder.path, "test", options["name"])
+
+    with run_log(options["rank"] == 0) as logger, closing(folder):
+        try:
+            datasets = options["datasets"]
+            loaders = build_evaluation_loaders(datasets, ("test", "val"), options["rank"], options["world_size"])
+            model = build_model(options)
+            evaluator = Evaluator(options, loaders, folder.visualization, True, model.device)
+            on_first_rank(make_folder)
+            for line in (versions(), *options["notes"]):
+                logger.info(line)
+            if not options["path"]["pretrain_network_g"]:
+                logger.warning("path.pretrain_network_g is not given: the network's weights are random.")
+            results = evaluator.run(model, 0)
+            assert results is not None  # nobody asks it to stop
+            on_first_rank(lambda: MetricsFile(folder.metrics_file).add(0, results))
+        except Exception as error:
+            log_traceback(error)
+            raise
+        logger.info("Results:\n" + result_table(results))
+        logger.info(f"Pictures and metrics.csv: {folder.path}")
+    return dict(results)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2sm_plugin.boundary import foreign_code
@@ -18,6 +17,7 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import check_numbers, to_uint8
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.pipeline.distributed import gather_objects, world
+from d2sm_plugin.pipeline.loaders import EvaluationLoader
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.registry import METRIC_REGISTRY, lookup
@@ -83,7 +83,7 @@ class Evaluator:
     def __init__(
         self,
         options: Mapping[str, Any],
-        loaders: Mapping[str, DataLoader[dict[str, Any]]],
+        loaders: Mapping[str, EvaluationLoader],
         pictures: Path | None,
         every_restored: bool,
         device: Any,
@@ -96,14 +96,27 @@ class Evaluator:
         block = self.val["segmentation"]
         self.segmentation = SegmentationScorer(block, device) if block is not None else None
 
-    def run(self, model: D2SMModel, iteration: int) -> dict[str, tuple[int, dict[str, float]]]:
+    def run(
+        self, model: D2SMModel, iteration: int, stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, tuple[int, dict[str, float]]] | None:
         """Measure every set.
+
+        Args:
+            model: restores.
+            iteration: number of the step, for the names of pictures.
+            stop: asked before each batch, on every rank, which must agree: whether to leave.
 
         Returns:
             Name of the set -> (number of images, metric -> mean over images; segmentation scores in percent), the same
-            on every rank.
+            on every rank; None when ``stop`` said so.
         """
-        return {name: self._run_set(model, name, loader, iteration) for name, loader in self.loaders.items()}
+        results = {}
+        for name, loader in self.loaders.items():
+            result = self._run_set(model, name, loader, iteration, stop)
+            if result is None:
+                return None
+            results[name] = result
+        return results
 
     def try_metrics(self) -> None:
         """Measure the first image of every set against itself, so that a metric that cannot fails before a training.
@@ -120,8 +133,8 @@ class Evaluator:
             self._measure(image_keys(batch)[0], _image_row(batch, batch.get("gt", batch["lq"]), 0))
 
     def _run_set(
-        self, model: D2SMModel, name: str, loader: DataLoader[dict[str, Any]], iteration: int
-    ) -> tuple[int, dict[str, float]]:
+        self, model: D2SMModel, name: str, loader: EvaluationLoader, iteration: int, stop: Callable[[], bool]
+    ) -> tuple[int, dict[str, float]] | None:
         rows: list[tuple[str, dict[str, float]]] = []
         if self.segmentation is not None:
             self.segmentation.start()
@@ -134,19 +147,31 @@ class Evaluator:
             disable=None if self.val["pbar"] and world()[0] == 0 else True,
         )
         with bar:
-            for batch in loader:
-                restored = model.restore(batch, self.val["tile"], self.val["tile_overlap"])
-                keys, extra = image_keys(batch), model.measure(batch, restored)
-                check_numbers(restored, [f"{name}: the restored image '{key}'" for key in keys])
-                if self.segmentation is not None:
-                    self.segmentation.add(keys, restored)
-                for position, key in enumerate(keys):
-                    images = _image_row(batch, restored, position)
-                    rows.append((key, self._measure(key, images) | extra[position]))
-                    if self.pictures is not None and len(rows) <= shown:
-                        self._write(images, name, key, iteration)
-                bar.update(len(keys))
+            for batches in loader.groups():
+                if stop():
+                    return None
+                for batch in batches:
+                    for key, images, values in self._run_batch(model, name, batch):
+                        rows.append((key, values))
+                        if self.pictures is not None and len(rows) <= shown:
+                            self._write(images, name, key, iteration)
+                        bar.update()
         return self._mean(rows)
+
+    def _run_batch(
+        self, model: D2SMModel, name: str, batch: Mapping[str, Any]
+    ) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, float]]]:
+        """Restore a batch, and yield the key of each image, its pictures by name, and what was measured of it."""
+        keys = image_keys(batch)
+        with foreign_code(lambda: f"{type(model).__name__} in validation, {name}: {', '.join(keys)}"):
+            restored = model.restore(batch, self.val["tile"], self.val["tile_overlap"])
+            extra = model.measure(batch, restored)
+        check_numbers(restored, [f"{name}: the restored image '{key}'" for key in keys])
+        if self.segmentation is not None:
+            self.segmentation.add(keys, restored)
+        for position, key in enumerate(keys):
+            images = _image_row(batch, restored, position)
+            yield key, images, self._measure(key, images) | extra[position]
 
     def _measure(self, key: str, images: Mapping[str, np.ndarray]) -> dict[str, float]:
         values: dict[str, float] = {}

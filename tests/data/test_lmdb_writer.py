@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import signal
 
 import lmdb
 import pytest
@@ -269,3 +271,16 @@ def test_folders_that_are_not_ours_are_refused(tmp_path):
             write(tmp_path / f"{name}.lmdb", range(2), overwrite=True)
     assert (tmp_path / "a.lmdb/holiday.jpg").exists() and (tmp_path / "b.lmdb.partial/holiday.jpg").exists()
     assert len(contents(tmp_path / "c.lmdb.partial")) == 5
+
+
+def test_a_disk_without_room_for_the_lock_file_is_an_error_and_no_bus_error(tmp_path):
+    """lmdb maps its lock file into memory; a page of it that the disk cannot take would kill the process."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(DataError, match=r"a\.lmdb\.partial: cannot be written"), LmdbWriter(tmp_path / "a.lmdb"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)

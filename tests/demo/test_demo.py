@@ -9,6 +9,7 @@ import pytest
 import torch
 from skimage.io import imread
 
+from d2sm_plugin.cli import INTERRUPTED
 from d2sm_plugin.demo.run import main
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.options.files import read_option_file
@@ -62,3 +63,12 @@ def test_pictures(out):
 def test_a_folder_without_its_option_files(tmp_path):
     with pytest.raises(OptionError, match=r"--options .*: there is no demo_l1\.yml in it"):
         main(["--options", str(tmp_path)])
+
+
+def test_a_training_that_is_asked_to_stop_stops_the_demo(tmp_path, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr("d2sm_plugin.demo.run.preparation.main", lambda _: 0)
+    monkeypatch.setattr("d2sm_plugin.demo.run.training.train", lambda argv: started.append(argv) is not None)
+    assert main(["--out", str(tmp_path)]) == INTERRUPTED
+    assert len(started) == 1
+    assert "The demo stops" in capsys.readouterr().out

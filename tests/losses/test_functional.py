@@ -86,13 +86,23 @@ def test_order_within_pairs_does_matter():
     assert semantic_divergence(restored, clear.roll(1, 0)) > 2 * semantic_divergence(restored, clear)
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_too_few_samples_give_a_zero_on_the_graph(count):
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_samples_give_a_zero_on_the_graph_and_a_warning(count):
+    """Of two samples each is the other's only neighbour, with a share of 1 whatever they look like."""
     restored = torch.randn(count, 4, requires_grad=True)
-    value = semantic_divergence(restored, torch.randn(count, 4))
+    with pytest.warns(UserWarning, match=rf"statistics of {count} sample.*compare 3 samples at least"):
+        value = semantic_divergence(restored, torch.randn(count, 4))
     value.backward()
-    assert value.item() == 0
-    assert restored.grad.shape == (count, 4) and torch.count_nonzero(restored.grad) == 0
+    assert value.item() == pytest.approx(0, abs=1e-12)
+    assert restored.grad.shape == (count, 4) and restored.grad.abs().sum() < 1e-12
+
+
+def test_three_samples_are_enough(recwarn):
+    restored, clear = pair(3, 4)
+    value = semantic_divergence(restored, clear)
+    value.backward()
+    assert value.item() > 1e-6 and restored.grad.abs().max() > 1e-6
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -60,10 +60,24 @@ def test_disk_full_is_named(tmp_path, monkeypatch):
 
 def test_damaged_and_foreign_states_are_refused(tmp_path):
     (tmp_path / "1.state").write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"1\.state: cannot be read as a training state"):
+    with pytest.raises(CheckpointError, match=r"1\.state: (cannot be read|refused)"):
         read_state(tmp_path / "1.state")
     torch.save({"epoch": 1, "iter": 2}, tmp_path / "2.state")
     with pytest.raises(CheckpointError, match=r"2\.state: not a training state that this package wrote"):
         read_state(tmp_path / "2.state")
     with pytest.raises(CheckpointError, match="no such training state"):
         read_state(tmp_path / "3.state")
+
+
+@pytest.mark.parametrize("file", ["training_states/15.state", "models/net_g_15.pth"])
+def test_the_newest_that_is_whole(tmp_path, file):
+    store, nets = CheckpointStore(tmp_path), networks()
+    with pytest.raises(CheckpointError, match="training_states; there is no other training state"):
+        store.newest_whole()
+    for step in (5, 10, 15):
+        store.save(step, nets, STATE)
+    assert store.newest_whole() == (store.states / "15.state", [])
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:500])
+    path, problems = store.newest_whole()
+    assert path == store.states / "10.state"
+    assert len(problems) == 1 and file in problems[0]

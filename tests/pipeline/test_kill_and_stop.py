@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
-from runs import equal, run_tool_to_end, start_tool, tiny_options, weights, write_options
+from runs import ROOT, equal, run_tool_to_end, start_tool, tiny_options, weights, write_options
 from test_training_run import D2SM
 
 STEPS = 60
@@ -63,6 +66,41 @@ def test_asked_to_stop_it_saves_and_leaves_in_order(photographs, tmp_path, unint
     status, output = run_tool_to_end(["-opt", path, "--auto_resume"])
     assert status == 0, output
     assert equal(uninterrupted, weights(tmp_path))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs the list of libraries of a process")
+@pytest.mark.parametrize("library", ["libtorch_cpu", "libtorchvision", "cv2"])
+def test_ctrl_c_while_modules_are_imported_is_quiet(tmp_path, library):
+    process = start_tool(["-opt", tmp_path / "missing.yml"])
+    while process.poll() is None and library not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode in (130, 2), output  # 2: it had read the option file already
+    assert "Traceback" not in output
+
+
+def test_a_terminal_that_closes_stops_a_run_in_order(tmp_path):
+    """The terminal is gone after SIGHUP: whatever is printed then must not be an error."""
+    program = (
+        "import sys, time\n"
+        "from d2sm_plugin.pipeline.interrupt import StopSignals\n"
+        "with StopSignals() as signals:\n"
+        "    print('ready', flush=True)\n"
+        "    while not signals.asked:\n"
+        "        time.sleep(0.01)\n"
+        "    print('to nobody', flush=True)\n"
+        "    print('to nobody', file=sys.stderr, flush=True)\n"
+        f"open({str(tmp_path / 'done')!r}, 'w').close()\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-c", program])
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert (tmp_path / "done").exists()
 
 
 def test_mistakes_are_one_line_and_a_status(tmp_path):

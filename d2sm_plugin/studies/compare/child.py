@@ -71,10 +71,9 @@ def _train(file: Path, folder: Path, launcher: str) -> bool:
     done = CheckpointStore(experiment).iterations()
     if not done:  # killed before its first checkpoint: nothing in it is of use
         shutil.rmtree(experiment, ignore_errors=True)
-    training.main(_training_arguments(file, launcher))
-    total = options["train"]["total_iter"]
-    if CheckpointStore(experiment).iterations()[-1:] != [total]:
+    if not training.train(_training_arguments(file, launcher)):
         return False
+    total = options["train"]["total_iter"]
     first = done[-1] if done else 0
     seconds = round(time.time() - begun, 1)
     write_json(folder / TRAINED, {"steps": total, "from_step": first, "seconds": seconds, "versions": versions()})

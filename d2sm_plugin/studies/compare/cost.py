@@ -23,9 +23,9 @@ from d2sm_plugin.options.data_sets import training_blocks
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.build import build_model
 from d2sm_plugin.pipeline.distributed import start_processes
-from d2sm_plugin.pipeline.experiment import HOST_LOGGER
 from d2sm_plugin.pipeline.loaders import TrainBatches
 from d2sm_plugin.pipeline.random_state import seed_everything
+from d2sm_plugin.pipeline.run_log import HOST_LOGGER
 from d2sm_plugin.studies.benchmark.measure import timed
 from d2sm_plugin.studies.benchmark.memory import forget_peak, peak_resident, resident
 from d2sm_plugin.studies.compare.fingerprint import fingerprint
