@@ -27,6 +27,15 @@ _REMEDIES = {
 _LONGEST_STEM = 200  # bytes of a file's name that the name of its unfinished copy repeats; file systems allow 255
 
 
+def existing_file(path: str | Path) -> Path | None:
+    """Return the path of a file, ``~`` written out; None where there is none, or no file can have such a name."""
+    try:
+        found = Path(path).expanduser()
+        return found if found.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long a name, an unknown home, a null character
+        return None
+
+
 @contextmanager
 def whole_file(
     path: str | Path, kind: type[D2SMError] = DataError, advice: str = "", durable: bool = False

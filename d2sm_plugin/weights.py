@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.files import existing_file
 
 #: Wrappers under which published checkpoints keep their tensors, in order of preference.
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "netG", "model", "net")
@@ -50,13 +51,15 @@ def named_tensors(state: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
     """Return the tensors of a state dict by name, without a leading ``module.``.
 
     Raises:
-        CheckpointError: when there is none, or one has no name.
+        CheckpointError: when there is none, or one has no name or is sparse or quantised.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         if isinstance(value, Tensor):
             if not isinstance(name, str):
                 raise CheckpointError(f"{source}: a tensor has the key {name!r}; expected names, as of a state dict")
+            if value.layout != torch.strided or value.is_quantized or value.is_meta:
+                raise CheckpointError(f"{source}: '{name}' is no plain tensor (sparse, quantised or without values)")
             tensors[name.removeprefix("module.")] = value
     if not tensors:
         raise CheckpointError(f"{source}: it holds no tensors; expected a state dict of a network")
@@ -93,13 +96,9 @@ def local_file(source: str | Path) -> Path:
     Raises:
         CheckpointError: when there is no such file.
     """
-    try:
-        path = Path(source).expanduser()
-        there = path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have, an unknown home
-        raise CheckpointError(f"{str(source)[:200]!r}: cannot be the path of a checkpoint ({error})") from error
-    if not there:
-        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint, or a URL")
+    path = existing_file(source)
+    if path is None:
+        raise CheckpointError(f"{str(source)[:300]}: no such file; give the path of a checkpoint, or a URL")
     return path
 
 

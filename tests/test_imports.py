@@ -25,7 +25,7 @@ BELOW = {
     "extras": ["errors", "install_host"],
     "registry": ["errors", "boundary"],
     "host_import": ["registry", "compat"],
-    "weights": ["errors"],
+    "weights": ["files"],
     "random_guard": [],
     "scenes": ["errors"],
     "faces": ["files"],

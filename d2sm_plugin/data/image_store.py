@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +15,14 @@ from numpy.typing import NDArray
 from d2sm_plugin.data.decoding import decode_label, decode_rgb
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.data.lmdb_store import META_FILE, LmdbReader, read_meta_info
-from d2sm_plugin.data.picture_head import TYPES, UNREAD_TYPES, read_picture_bytes
+from d2sm_plugin.data.picture_head import TYPES, UNREAD_TYPES, picture_size, read_picture_bytes
 from d2sm_plugin.errors import DataError, suggest
 
+T = TypeVar("T")
 _LOGGER = "basicsr"  # where a run logs, to the terminal and to its file
+#: Of larger sets, the heads of so many files are looked at before anything starts, evenly spread over the set; what is
+#: wrong with others is told when they are read.
+MOST_LOOKED_AT = 2000
 _MANY_KEYS = 200  # beyond this, looking for the nearest key in a message is not worth its length
 
 
@@ -50,10 +56,13 @@ class ImageStore(ABC):
     def describe(self, key: str) -> str:
         """Return file or record of ``key`` for messages."""
 
-    def size(self, key: str) -> tuple[int, int] | None:
-        """Return (height, width) of ``key`` where it is known without decoding, else None."""
-        self._check(key)
-        return None
+    @abstractmethod
+    def size(self, key: str) -> tuple[int, int]:
+        """Return (height, width) of ``key`` as it is shown, without decoding it.
+
+        Raises:
+            DataError: when there is no such key, or its head is damaged.
+        """
 
     def read_rgb(self, key: str) -> NDArray[np.uint8]:
         """Return the image ``key``: uint8 RGB (H, W, 3), contiguous.
@@ -112,6 +121,10 @@ class FolderStore(ImageStore):
         """Return the bytes of the file."""
         return read_picture_bytes(self.path(key))
 
+    def size(self, key: str) -> tuple[int, int]:
+        """Return (height, width) as the head of the file has it."""
+        return picture_size(self.path(key))
+
     def path(self, key: str) -> str:
         """Return the path of the file."""
         self._check(key)
@@ -154,7 +167,7 @@ class LmdbStore(ImageStore):
         """Return the LMDB and the key."""
         return f"{self.root}: record '{key}'"
 
-    def size(self, key: str) -> tuple[int, int] | None:
+    def size(self, key: str) -> tuple[int, int]:
         """Return (height, width) as ``meta_info.txt`` has it."""
         self._check(key)
         height, width = self._meta[key].shape[:2]
@@ -177,6 +190,11 @@ def open_images(path: str | Path) -> ImageStore:
 def is_lmdb(path: str | Path) -> bool:
     """Return whether :func:`open_images` takes ``path`` for an LMDB."""
     return str(path).rstrip("/\\").endswith(".lmdb") or os.path.isfile(os.path.join(path, "data.mdb"))
+
+
+def looked_at(items: Sequence[T]) -> Sequence[T]:
+    """Return the items, such as keys or pairs of files, whose heads are looked at before anything starts."""
+    return items[:: max(1, -(-len(items) // MOST_LOOKED_AT))]
 
 
 def check_same_keys(images: ImageStore, others: ImageStore, what: str = "label") -> None:

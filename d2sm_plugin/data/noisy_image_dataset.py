@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from d2sm_plugin.data.dataset_options import DatasetOptions, IoBackend, read_dataset_options
-from d2sm_plugin.data.image_store import ImageStore, check_same_keys, is_lmdb, open_images
+from d2sm_plugin.data.image_store import ImageStore, LmdbStore, check_same_keys, is_lmdb, looked_at, open_images
 from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.data.noise import noise_for_key, random_noise, random_sigma
 from d2sm_plugin.errors import DataError, OptionError
@@ -106,7 +106,7 @@ class NoisyImageDataset(Dataset):
             self.labels = self._open("dataroot_label", self.options.dataroot_label)
             check_same_keys(self.images, self.labels)
         self.keys = self.images.keys[: self.options.num_images]
-        self._check_known_sizes()
+        self._check_heads()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -140,12 +140,14 @@ class NoisyImageDataset(Dataset):
             )
         return open_images(root)
 
-    def _check_known_sizes(self) -> None:
-        if self.options.gt_size is not None:
-            for key in self.keys:
-                size = self.images.size(key)
-                if size is not None:
-                    self._check_size(size, key)
+    def _check_heads(self) -> None:
+        """Look at the heads of files, which shows small and damaged ones and unequal pairs before anything starts."""
+        in_lmdbs = all(isinstance(store, LmdbStore) for store in (self.images, self.labels) if store is not None)
+        for key in self.keys if in_lmdbs else looked_at(self.keys):
+            size = self.images.size(key)
+            self._check_size(size, key)
+            if self.labels is not None:
+                self._check_label_size(self.labels.size(key), size, key)
 
     def _check_size(self, size: tuple[int, int], key: str) -> None:
         crop = self.options.gt_size
@@ -155,14 +157,17 @@ class NoisyImageDataset(Dataset):
                 f"crop gt_size {crop}; lower gt_size or remove the image"
             )
 
+    def _check_label_size(self, label: tuple[int, ...], image: tuple[int, ...], key: str) -> None:
+        if label != image:
+            raise DataError(
+                f"{self.labels.describe(key)}: the label map is {label[1]}x{label[0]} (width x height), its image "
+                f"{image[1]}x{image[0]}; they must be equal"
+            )
+
     def _read_label(self, key: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         labels = self.labels
         label = labels.read_label(key)
-        if label.shape != size:
-            raise DataError(
-                f"{labels.describe(key)}: the label map is {label.shape[1]}x{label.shape[0]} (width x height), its "
-                f"image {size[1]}x{size[0]}; they must be equal"
-            )
+        self._check_label_size(label.shape, size, key)
         if self.options.num_classes is not None:
             wrong = label[(label >= self.options.num_classes) & (label != IGNORE_INDEX)]
             if wrong.size:

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d2sm_plugin.data.image_store import ImageStore, LmdbStore, check_same_keys, is_lmdb
+from d2sm_plugin.data.image_store import ImageStore, LmdbStore, check_same_keys, is_lmdb, looked_at
 from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.data.picture_head import TYPES, picture_size
 from d2sm_plugin.errors import DataError, OptionError
 
 share_with_host()
 
-#: Of larger sets, so many pairs are looked at, evenly spread; what is wrong with others is told when they are read.
-MOST_LOOKED_AT = 2000
 _ROOTS = ("dataroot_lq", "dataroot_gt")
 
 
@@ -61,15 +59,12 @@ def _check_lmdbs(block: Mapping[str, Any], where: str) -> None:
 
 
 def _described(store: ImageStore, key: str) -> tuple[str, tuple[int, int]]:
-    size = store.size(key)
-    assert size is not None  # an LMDB knows its sizes
-    return store.describe(key), size
+    return store.describe(key), store.size(key)
 
 
 def _check_files(block: Mapping[str, Any], where: str) -> None:
     pairs = _listed_pairs(block, where) if block.get("meta_info_file") else _paired_files(block)
-    step = max(1, len(pairs) // MOST_LOOKED_AT)
-    for lq, gt in pairs[::step]:
+    for lq, gt in looked_at(pairs):
         _check_sizes(block, where, (lq, picture_size(lq)), (gt, picture_size(gt)))
 
 

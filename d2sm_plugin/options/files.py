@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from d2sm_plugin.custom_imports import located
 from d2sm_plugin.errors import OptionError, nearest
+from d2sm_plugin.files import existing_file
 from d2sm_plugin.options.merge import merge
 from d2sm_plugin.safe_yaml import read_yaml
 
@@ -86,16 +88,16 @@ def find_option_file(name: str | Path, folder: str | Path = ".", where: str = ""
     Raises:
         OptionError: when there is no such file; the message names the nearest shipped one.
     """
-    path = Path(folder, Path(name).expanduser())
-    if path.is_file():
-        return path
+    path = Path(folder, name)
+    if (found := existing_file(os.path.join(folder, os.path.expanduser(name)))) is not None:
+        return found
     names = shipped_names()
     wanted = Path(name).as_posix().removesuffix(_SUFFIX)
     if wanted in names:
         return shipped_folder() / f"{wanted}{_SUFFIX}"
     near = nearest(wanted.removeprefix("options/"), names)
     hint = f"; did you mean the shipped '{near}'?" if near else ""
-    raise OptionError(f"{where}{path}: no such option file{hint}")
+    raise OptionError(f"{where}{str(path)[:300]}: no such option file{hint}")
 
 
 def shipped_names() -> list[str]:

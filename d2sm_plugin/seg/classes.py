@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.files import existing_file
 from d2sm_plugin.safe_yaml import parse_yaml
 
 Colour = tuple[int, int, int]
@@ -100,12 +101,8 @@ def load_class_set(source: str | Path) -> ClassSet:
     """
     if str(source) in KNOWN:
         return KNOWN[str(source)]
-    try:
-        path = Path(source).expanduser()
-        there = path.is_file()
-    except (OSError, RuntimeError, ValueError):  # a name that no file can have, an unknown home
-        there = False
-    if not there:
+    path = existing_file(source)
+    if path is None:
         raise OptionError(f"classes '{source}': no such class set or file{suggest(str(source), KNOWN)}, or a file")
     described = _parse(path)
     block = described if isinstance(described, Mapping) else {"classes": described}

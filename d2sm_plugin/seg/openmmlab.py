@@ -12,6 +12,7 @@ from typing import Any
 
 from d2sm_plugin.errors import DependencyError, OptionError
 from d2sm_plugin.extras import install_command, missing
+from d2sm_plugin.files import existing_file
 from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.seg.plain_config import SUFFIXES, read_plain_config
 
@@ -60,12 +61,9 @@ def find_config(config: str | Path) -> Path:
         OptionError: when there is neither such a file nor such a name; the message gives the nearest names.
         DependencyError: when mmseg is needed to look the name up, and missing.
     """
-    try:
-        path = Path(config).expanduser()
-        if path.is_file():
-            return path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have, an unknown home
-        raise OptionError(f"config {str(config)[:200]!r}: cannot be the path of a config ({error})") from error
+    path = existing_file(config)
+    if path is not None:
+        return path.resolve()
     name = Path(config).stem if str(config).endswith(".py") else Path(config).name
     own = {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
     if name in own:
@@ -75,8 +73,8 @@ def find_config(config: str | Path) -> Path:
         return shipped[name]
     near = difflib.get_close_matches(name, [*own, *shipped], n=3, cutoff=0.5)
     raise OptionError(
-        f"config '{config}': no such file, and neither this package ({', '.join(own)}) nor mmseg ships a config of "
-        f"that name" + (f"; near ones: {', '.join(near)}" if near else "")
+        f"config '{str(config)[:200]}': no such file, and neither this package ({', '.join(own)}) nor mmseg ships a "
+        f"config of that name" + (f"; near ones: {', '.join(near)}" if near else "")
     )
 
 

@@ -20,7 +20,7 @@ def test_folder_is_searched_recursively(tmp_path):
     assert store.keys == ["a", "b/c/three", "b/two"]
     assert len(store) == 3 and "b/two" in store and "b" not in store
     assert store.path("b/two") == str(tmp_path / "b/two.png")
-    assert store.size("a") is None
+    assert store.size("a") == (40, 56)
 
 
 def test_folder_and_lmdb_agree(tmp_path):

@@ -285,9 +285,24 @@ def test_ignored_pixels_are_no_class(tmp_path, roots):
 
 def test_label_of_another_size(tmp_path, roots):
     labels = label_folder(tmp_path / "labels", size=(40, 50))
-    dataset = NoisyImageDataset(val_options(roots, dataroot_label=str(labels)))
     with pytest.raises(DataError, match=r"labels/img_0.png: the label map is 50x40 .* its image 56x40"):
-        dataset[0]
+        NoisyImageDataset(val_options(roots, dataroot_label=str(labels)))
+
+
+def test_files_are_looked_at_before_anything_starts(tmp_path):
+    """Damaged and small images of a folder, and labels, by their heads."""
+    images, labels = image_folder(tmp_path / "images"), label_folder(tmp_path / "labels")
+    (images / "img_3.png").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"images/img_3.png: it does not decode"):
+        NoisyImageDataset(val_options({"dataroot_gt": str(images)}))
+    write_png(images / "img_3.png", picture(3, (40, 20)))
+    options = {"dataroot_gt": str(images), "phase": "train", "sigma": 25, "gt_size": 32}
+    with pytest.raises(DataError, match=r"images/img_3.png: the image is 20x40 .*smaller than the crop gt_size 32"):
+        NoisyImageDataset(options)
+    write_png(images / "img_3.png", picture(3))
+    (labels / "img_4.png").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"labels/img_4.png: it does not decode"):
+        NoisyImageDataset(val_options({"dataroot_gt": str(images)}, dataroot_label=str(labels)))
 
 
 def test_record_that_does_not_decode(tmp_path):

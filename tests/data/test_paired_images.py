@@ -10,7 +10,7 @@ import pytest
 from data_samples import image_folder, picture, raw_store, write_png, write_store
 from torch.utils.data import Dataset
 
-from d2sm_plugin.data import paired_images
+from d2sm_plugin.data import image_store
 from d2sm_plugin.data.dataset_checks import CheckedDataset
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.pipeline.loaders import build_dataset, build_evaluation_loaders
@@ -234,7 +234,7 @@ def test_what_the_heads_do_not_show_is_told_when_it_is_read(block, tmp_path, mon
     with pytest.raises(DataError, match=r"datasets.train: .*lq/img_3.png: it does not decode"):
         dataset[3]
     file.write_bytes(b"damaged")
-    monkeypatch.setattr(paired_images, "MOST_LOOKED_AT", 2)
+    monkeypatch.setattr(image_store, "MOST_LOOKED_AT", 1)
     with pytest.raises(DataError, match=r"datasets.train: .*lq/img_3.png: it does not decode"):
         build_dataset(block, "datasets.train")[3]
 

@@ -148,7 +148,6 @@ def test_an_earlier_run_of_that_name_is_put_aside(photographs, tmp_path):
 
 def test_mistakes_leave_nothing_behind(photographs, tmp_path):
     options = tiny_options(photographs, tmp_path)
-    options["datasets"]["train"]["gt_size"] = 512
     options["datasets"]["val"]["dataroot_gt"] = str(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"datasets\.val: .*nowhere"):
         train(options, tmp_path)

@@ -107,8 +107,8 @@ def _read_dicnet(path: Path) -> dict[str, FaceLabel]:
     with _reading(path), open(path, "rb") as file:
         try:
             loaded = _PlainUnpickler(file).load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, ValueError) as error:
-            raise DataError(f"{path}: not one of DICNet's lists ({error})") from error
+        except Exception as error:  # a damaged pickle can raise anything
+            raise DataError(f"{path}: not one of DICNet's lists ({type(error).__name__}: {error})") from error
     if not isinstance(loaded, dict) or not loaded:
         raise DataError(f"{path}: not one of DICNet's lists; it holds {type(loaded).__name__}")
     labels = {}
