@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from d2sm_plugin.archs.interface import named_outputs
+from d2sm_plugin.data.dataset_options import LoaderOptions
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.models.d2sm_model import D2SMModel
@@ -22,13 +22,14 @@ from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 _SEGMENTATION_SCORES = ("mIoU", "aAcc", "mAcc")
 
 
-def check_together(options: Mapping[str, Any], model: type[D2SMModel], is_train: bool) -> None:
+def check_together(options: Mapping[str, Any], model: type[D2SMModel], is_train: bool, processes: int) -> None:
     """Check what a run would stumble over later, before anything starts.
 
     Args:
         options: of which every block has been checked by itself.
         model: the class that ``model_type`` names.
         is_train: whether they are for training.
+        processes: of the training.
 
     Raises:
         OptionError: naming the key.
@@ -46,7 +47,8 @@ def check_together(options: Mapping[str, Any], model: type[D2SMModel], is_train:
     sets = training_blocks(options["datasets"])
     _check_shared_batches(sets)
     crop = _crop(sets, options["scale"])
-    _check_objectives(options, model, crop, sets["train"].get("batch_size_per_gpu", 16))
+    batch_size = sets["train"].get("batch_size_per_gpu", LoaderOptions.model_fields["batch_size_per_gpu"].default)
+    _check_objectives(options, model, crop, batch_size * processes)
     try_optimisation(options["train"])
     if network is not None:
         _check_scale(network, sets["train"], crop, options["scale"])
@@ -117,8 +119,7 @@ def _crop(sets: Mapping[str, Mapping[str, Any]], scale: int) -> int | None:
     return first if isinstance(first, int) else None
 
 
-def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: int | None, batch_size: int) -> None:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: int | None, joint_batch: int) -> None:
     for key, block in options["train"].items():
         if not key.endswith("_opt") or block is None:
             continue
@@ -132,7 +133,7 @@ def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: 
                 f"{where}: {block['type']} needs images of at least {least} pixels, datasets.train.gt_size is {crop}"
             )
         if isinstance(objective, SampledObjective):
-            _check_samples(objective, where, crop, batch_size * processes)
+            _check_samples(objective, where, crop, joint_batch)
 
 
 def _check_samples(loss: SampledObjective, where: str, crop: int | None, joint_batch: int) -> None:

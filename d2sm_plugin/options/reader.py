@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,14 @@ def read_options(path: str | Path, is_train: bool = True, force: Iterable[str] =
         raise OptionError(f"{file}: {error}") from error.__cause__
 
 
-def validate_options(raw: Mapping[str, Any], is_train: bool = True) -> dict[str, Any]:
-    """Validate options that are a nested dict already; see :func:`read_options`."""
+def validate_options(raw: Mapping[str, Any], is_train: bool = True, processes: int | None = None) -> dict[str, Any]:
+    """Validate options that are a nested dict already; see :func:`read_options`.
+
+    Args:
+        raw: content of an option file.
+        is_train: whether for training.
+        processes: of the training; None for as many as torchrun has started.
+    """
     typed, model, notes = typed_options(raw)
     options = typed.model_dump()
     for key, block in options["datasets"].items():
@@ -53,7 +60,7 @@ def validate_options(raw: Mapping[str, Any], is_train: bool = True) -> dict[str,
     for key, block in options["datasets"].items():
         block.setdefault("name", key)
         block.setdefault("scale", options["scale"])
-    check_together(options, model, is_train)
+    check_together(options, model, is_train, processes or int(os.environ.get("WORLD_SIZE", "1")))
     return options | {"is_train": is_train, "notes": notes}
 
 

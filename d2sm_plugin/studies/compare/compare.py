@@ -11,10 +11,10 @@ from tabulate import tabulate
 
 from d2sm_plugin.arguments import Parser, out_folder, whole
 from d2sm_plugin.custom_imports import add_custom_import
-from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.errors import DataError, OptionError, suggest
 from d2sm_plugin.studies.compare.cost import cost_lock, measure_cost, read_cost
 from d2sm_plugin.studies.compare.definitions import check_definitions, record_definitions
-from d2sm_plugin.studies.compare.jobs import SuiteRun, make_jobs
+from d2sm_plugin.studies.compare.jobs import SuiteRun, check_options, make_jobs, training_options
 from d2sm_plugin.studies.compare.report import report_lock, write_report
 from d2sm_plugin.studies.compare.runner import Outcome, Runner
 from d2sm_plugin.studies.compare.suite import Suite, read_suite
@@ -31,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         rows = [[job.row, job.seed, job.state(), job.folder] for job in chosen]
         print(tabulate(rows, headers=["row", "seed", "state", "folder"], tablefmt="simple"))  # noqa: T201
+        missing = check_options(suite, {v: training_options(suite, base, v) for v in suite.variants}, args.suite)
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise DataError(f"{args.suite}: {missing[0]}: no such file or folder{more}")
         return 0
     report = args.out / suite.name
     if not args.rerun:
@@ -104,7 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these variants alone")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="these seeds alone")
     parser.add_argument("--rerun", action="store_true", help="accept changed variants and run them anew")
-    parser.add_argument("--dry-run", action="store_true", help="list the runs and how far each is, and do nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list the runs and how far each is, check options and files, and do nothing",
+    )
     parser.add_argument("--report-only", action="store_true", help="write the report of what is finished so far")
     parser.add_argument(
         "--cost-only", action="store_true", help="measure time and memory of a training step, and report"

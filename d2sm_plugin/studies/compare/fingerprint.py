@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from d2sm_plugin.data.dataset_options import LoaderOptions
 from d2sm_plugin.options.reader import typed_options
 
 _DIGITS = 8
@@ -21,7 +22,7 @@ _WITHOUT_EFFECT = {
 }
 _LOADER_KEYS = ("num_worker_per_gpu", "num_prefetch_queue", "prefetch_mode", "pin_memory", "persistent_workers")
 #: Mini-batch of a process where the option file names none.
-DEFAULT_BATCH = 16
+DEFAULT_BATCH = LoaderOptions.model_fields["batch_size_per_gpu"].default
 #: Blocks whose files count by content, beside those of networks; data count by where they are.
 _WITH_FILES = ("train", "val", "path", "custom_imports")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,12 @@ import yaml
 from filelock import FileLock, Timeout
 
 from d2sm_plugin.custom_imports import with_given
-from d2sm_plugin.errors import OptionError
+from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.files import write_whole
+from d2sm_plugin.options.cross_checks import measured_names
 from d2sm_plugin.options.merge import merge
-from d2sm_plugin.options.reader import validate_options
+from d2sm_plugin.options.named_files import missing_files
+from d2sm_plugin.options.reader import model_class, validate_options
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
 from d2sm_plugin.studies.compare.fingerprint import essence, fingerprint
 from d2sm_plugin.studies.compare.suite import Suite
@@ -173,9 +175,7 @@ def make_jobs(suite: Suite, base: Mapping[str, Any], out: Path, source: str | Pa
         OptionError: when a variant's options are not valid; the message names the variant and the key.
     """
     trains = {variant: training_options(suite, base, variant) for variant in suite.variants}
-    for variant, train in trains.items():
-        _check(train, True, f"{source}: variants.{variant}")
-        _check(test_options(suite, train), False, f"{source}: test")
+    check_options(suite, trains, source)
     jobs = _untrained(suite, merge(base, suite.options), out)
     order = [(seed, variant) for variant in suite.variants for seed in suite.seeds_of(variant)]
     marks = {variant: fingerprint(essence(train, suite.processes)) for variant, train in trains.items()}
@@ -214,8 +214,46 @@ def _run_name(out: Path, variant: str, mark: str, seed: int) -> str:
     return f"{slug}-{mark}-s{seed}"
 
 
-def _check(raw: Mapping[str, Any], is_train: bool, where: str) -> None:
-    try:
-        validate_options(dict(raw), is_train)
-    except OptionError as error:
-        raise OptionError(f"{where}: {error}") from None
+def check_options(suite: Suite, trains: Mapping[str, Mapping[str, Any]], source: str | Path) -> list[str]:
+    """Check the options of all variants and of the test, and the columns of the table.
+
+    Args:
+        suite: the suite.
+        trains: raw options of each variant's training.
+        source: the suite file, for messages.
+
+    Returns:
+        A phrase for each file or folder that they name and that is not there.
+
+    Raises:
+        OptionError: naming the variant and the key; where several have mistakes, the others too.
+    """
+    mistakes: dict[str, str] = {}
+    missing: dict[str, None] = {}
+    for variant, train in trains.items():
+        for place, raw, is_train in (
+            (f"variants.{variant}", train, True),
+            ("test", test_options(suite, train), False),
+        ):
+            try:
+                options = validate_options(raw, is_train, suite.processes)
+            except OptionError as error:
+                mistakes.setdefault(place, str(error))
+                continue
+            missing |= dict.fromkeys(f"{place}: {phrase}" for phrase in missing_files(options))
+            if not is_train and suite.columns is not None:
+                _check_columns(suite.columns, options, mistakes)
+    if mistakes:
+        place, first = next(iter(mistakes.items()))
+        others = [other for other in mistakes if other != place]
+        rest = f" (and there are mistakes in {', '.join(others)})" if others else ""
+        raise OptionError(f"{source}: {place}: {first}{rest}")
+    return list(missing)
+
+
+def _check_columns(columns: Sequence[str], options: Mapping[str, Any], mistakes: dict[str, str]) -> None:
+    known = measured_names(options, model_class(options["model_type"]))
+    for name in columns:
+        of_class = name.startswith("IoU/") and options["val"]["segmentation"] is not None
+        if name not in known and not of_class:
+            mistakes.setdefault("columns", f"no figure '{name}' is measured{suggest(name, known)}")

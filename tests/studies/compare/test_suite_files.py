@@ -14,6 +14,7 @@ from d2sm_plugin.options.merge import differences, merge
 from d2sm_plugin.safe_yaml import read_yaml
 from d2sm_plugin.studies.compare import runner
 from d2sm_plugin.studies.compare.child import STOPPED
+from d2sm_plugin.studies.compare.compare import main as compare
 from d2sm_plugin.studies.compare.fingerprint import content_of, essence, fingerprint
 from d2sm_plugin.studies.compare.jobs import make_jobs, training_options
 from d2sm_plugin.studies.compare.suite import read_suite
@@ -121,11 +122,46 @@ def test_extends(write, photographs, tmp_path):
         ({"grid": {"crop": [1, 2]}}, r"grid\.crop: "),
         ({"cost": {"steps": 3}}, r"suite\.yml: cost: drop: 3 of 3 steps leave none"),
         ({"base": "nowhere.yml"}, r"nowhere\.yml: no such option file"),
+        ({"name": ".."}, r"suite\.yml: name: expected a name for a file or folder"),
+        ({"columns": ["pnsr"]}, r"suite\.yml: columns: no figure 'pnsr' is measured; did you mean 'psnr'"),
+        (
+            {"variants": {n: {"options": {"network_g": {"num_feat": 0}}} for n in ("L1", "A", "B")}},
+            r"variants\.L1: network_g\.num_feat: .* at least 1, got 0 .*mistakes in test, variants\.A, variants\.B\)$",
+        ),
+        (
+            {"options": {"train": {"scheduler": {"type": "CosineAnnealingRestartLR", "periods": [1]}}}},
+            r"variants\.L1: train\.scheduler: CosineAnnealingRestartLR ends before train\.total_iter",
+        ),
     ],
 )
 def test_mistakes_name_file_and_key(write, changes, message):
     with pytest.raises(OptionError, match=message):
         read_jobs(write(**changes))
+
+
+def test_a_dry_run_names_files_that_are_not_there(write, tmp_path, capsys):
+    weights = {"path": {"pretrain_network_g": str(tmp_path / "w.pth")}}
+    extractor = {"type": "TimmFeatures", "weights": "nowhere/lite0.pth"}
+    objective = {"train": {"d2sm_opt": {"type": "D2SMLoss", "extractor": extractor, "queue": 8}}}
+    path = write(options=weights, variants={"L1": {}, "D2SM": {"options": objective}})
+    arguments = [str(path), "--out", str(tmp_path / "out"), "--dry-run"]
+    with pytest.raises(DataError, match=r"variants\.L1: path\.pretrain_network_g: .*w\.pth: no such.*and 2 more\)"):
+        compare(arguments)
+    assert "not started" in capsys.readouterr().out
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    with pytest.raises(DataError, match=r"variants\.D2SM: train\.d2sm_opt\.extractor\.weights: nowhere/lite0\.pth: "):
+        compare(arguments)
+    assert compare([str(write()), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_are_counted_over_all_processes(write):
+    alone = {"type": "D2SMLoss", "extractor": {"type": "TimmFeatures", "weights": None}}
+    batch = {"datasets": {"train": {"batch_size_per_gpu": 1}}}
+    variants = {"L1": {}, "D2SM": {"options": {"train": {"d2sm_opt": alone}, **batch}}}
+    with pytest.raises(OptionError, match=r"variants\.D2SM: train\.d2sm_opt: a batch has 2 samples"):
+        read_jobs(write(variants=variants, processes=2))
+    assert read_jobs(write(variants=variants, processes=3))
 
 
 def test_fingerprint_is_that_of_what_matters(photographs, tmp_path):
