@@ -62,6 +62,7 @@ EXTRAS = {
     "dev": [
         "pytest>=8.0",  # the test runner
         "hypothesis>=6.100",  # properties over generated inputs
+        "jsonschema>=4.18",  # holds option files against the schema for editors
         "ruff>=0.5",  # lint and format
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
         "scikit-learn>=1.5",  # independent reference for confusion matrices

@@ -8,9 +8,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2sm_plugin.arguments import Parser, out_folder
+from d2sm_plugin.arguments import Parser, out_file, out_folder
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.files import write_whole
 from d2sm_plugin.options.files import read_option_file, shipped_folder, shipped_names
+
+#: Beginning of the line by which an option file names its JSON schema to editors.
+EDITOR_LINE = "# yaml-language-server: $schema="
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         description="The option files that ship with the package; -opt NAME and extends: NAME take them by name."
     )
-    commands = parser.add_subparsers(title="commands", metavar="{list,show,copy}", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="{list,show,copy,schema}", required=True)
     listing = commands.add_parser("list", help="names, and what each is for")
     listing.add_argument("part", nargs="?", default="", help="of the name, e.g. ffdnet or suites/")
     listing.set_defaults(run=_list)
@@ -36,7 +40,20 @@ def build_parser() -> argparse.ArgumentParser:
     copy.add_argument("name", metavar="NAME", help="of a shipped file")
     copy.add_argument("--out", type=out_folder, default=Path("options"), help="folder (default: %(default)s)")
     copy.set_defaults(run=_copy)
+    schema = commands.add_parser("schema", help="write the JSON schema by which editors check option files")
+    schema.add_argument("--out", type=out_file, metavar="FILE", help="default: standard output")
+    schema.set_defaults(run=_schema)
     return parser
+
+
+def _schema(arguments: argparse.Namespace) -> None:
+    from d2sm_plugin.options.json_schema import option_schema, schema_text  # which imports all that may be named
+
+    text = schema_text(option_schema())
+    if arguments.out is None:
+        print(text, end="")  # noqa: T201
+    else:
+        write_whole(arguments.out, text)
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -51,6 +68,7 @@ def _list(arguments: argparse.Namespace) -> None:
 def _summary(name: str) -> str:
     """Return the comment at the head of a shipped file up to the end of its first sentence."""
     lines = (shipped_folder() / f"{name}.yml").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if not line.startswith(EDITOR_LINE)]
     head = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
     return re.split(r"(?<!w/)(?<!w/o)\. ", " ".join(line.lstrip("# ") for line in head))[0].rstrip(".")
 
@@ -65,6 +83,7 @@ def _copy(arguments: argparse.Namespace) -> None:
         raise OptionError(f"{name}: no shipped option file{suggest(name, shipped_names())}")
     shipped = shipped_folder().resolve()
     files = [file.resolve() for file in _needed(shipped / f"{name}.yml")]
+    files += dict.fromkeys(_schema_of(file) for file in files)
     targets = {file: arguments.out / file.relative_to(shipped) for file in files}
     for file, target in targets.items():
         if target.exists() and target.read_bytes() != file.read_bytes():
@@ -73,6 +92,12 @@ def _copy(arguments: argparse.Namespace) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
         print(target)  # noqa: T201
+
+
+def _schema_of(file: Path) -> Path:
+    """Return the schema that the first line of a shipped file names."""
+    first = file.read_text(encoding="utf-8").partition("\n")[0]
+    return (file.parent / first.removeprefix(EDITOR_LINE)).resolve()
 
 
 def _needed(path: Path) -> list[Path]:

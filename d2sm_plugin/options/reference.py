@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from tabulate import tabulate
 
-from d2sm_plugin.arguments import Parser, out_file
 from d2sm_plugin.data.dataset_options import DatasetOptions, LoaderOptions
 from d2sm_plugin.data.host_datasets import TYPED_HOST_DATASETS
-from d2sm_plugin.files import write_whole
 from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.options.reader import known_models
 from d2sm_plugin.options.schema import LoggerOptions, Options, PathOptions, ValOptions
@@ -34,6 +31,10 @@ the path of the key. Numbers may be written as `1e-4`, and merge keys (`<<: *bas
 Any key can be set on the command line: `--force_yml train:total_iter=1000 train:optim_g:lr=1e-4`.
 
 Your own networks, objectives, datasets and metrics: [extend.md](extend.md).
+
+Editors with a YAML language server (in VS Code the extension "YAML") complete keys and mark mistakes by a JSON schema,
+which the first line of each shipped file names. For files of your own, `d2sm options schema --out schema.json` writes
+it, and the line is `# yaml-language-server: $schema=schema.json`.
 
 A file with `extends: other.yml` states only what it changes in another one, which is named relative to it or is a
 shipped one. Blocks are merged key by key; a block of another `type` replaces the old one; `~` takes a block away, and
@@ -79,15 +80,6 @@ def _dataset_options() -> dict[str, type[DatasetOptions]]:
 
 def _is_ours(cls: type) -> bool:
     return cls.__module__.split(".")[0] == __name__.split(".", maxsplit=1)[0]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the reference into a file."""
-    parser = Parser(description="Write the reference of option keys.")
-    parser.add_argument("--out", type=out_file, default=Path("docs/options.md"))
-    args = parser.parse_args(argv)
-    write_whole(args.out, option_reference())
-    return 0
 
 
 def _default(field: FieldInfo) -> str:

@@ -9,6 +9,7 @@ import yaml
 from tiny_options import TinyData, tiny
 
 from d2sm_plugin.options.files import read_option_file, shipped_folder
+from d2sm_plugin.options.options import EDITOR_LINE
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline import testing
 from d2sm_plugin.pipeline import train as training
@@ -47,7 +48,8 @@ def test_option_file_starts(file, data, tmp_path):
 
 @pytest.mark.parametrize("file", sorted(shipped_folder().rglob("*.yml")), ids=lambda file: file.stem)
 def test_option_file_states_what_it_changes(file):
-    lines = file.read_text(encoding="utf-8").splitlines()
+    editors, *lines = file.read_text(encoding="utf-8").splitlines()
+    assert editors.startswith(EDITOR_LINE) and (file.parent / editors.removeprefix(EDITOR_LINE)).is_file()
     assert 1 <= next(number for number, line in enumerate(lines) if not line.startswith("#")) <= 3
     content = read_yaml(file)
     if "extends" in content:
