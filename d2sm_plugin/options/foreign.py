@@ -25,6 +25,7 @@ class _Foreign(NamedTuple):
 
 _MODELS = {
     "SRModel": _Foreign("D2SMModel"),
+    "SRModelWithObjectives": _Foreign("D2SMModel"),  # d2sm_plugin.models.host_models, for BasicSR's own trainer
     "SwinIRModel": _Foreign("D2SMModel"),
     "SRGANModel": _Foreign("GANModel"),
     "ImageCleanModel": _Foreign("D2SMModel", clips=False),

@@ -97,6 +97,8 @@ def try_optimisation(train: Mapping[str, Any]) -> None:
         parameter = nn.Parameter(torch.zeros(2, 2, 3, 3))
         parameter.grad = torch.zeros_like(parameter)
         optimiser = build_optimiser(train[key], [parameter], f"train.{key}")
+        if not any(float(group["lr"]) for group in optimiser.param_groups):
+            raise OptionError(f"train.{key}.lr: with 0 nothing is trained; expected a number above 0")
         with _quietly():
             try:
                 optimiser.step()
@@ -113,6 +115,7 @@ def _try_schedule(block: Mapping[str, Any], optimiser: torch.optim.Optimizer, to
     where = "train.scheduler"
     scheduler = build_scheduler(block, optimiser, where)
     steps = total_iter - 1  # before the first step of the training it makes none
+    before = [1.0]
     for step in [*range(1, min(steps, _STEPPED) + 1), steps]:
         if step <= scheduler.last_epoch:
             continue
@@ -127,6 +130,12 @@ def _try_schedule(block: Mapping[str, Any], optimiser: torch.optim.Optimizer, to
         rates = [float(group["lr"]) for group in optimiser.param_groups]
         if not all(0 <= rate < math.inf for rate in rates):
             raise OptionError(f"{where}: {block['type']} makes the learning rate {rates[0]:g} at step {step + 1:,}")
+        if not any(rates) and not any(before):
+            raise OptionError(
+                f"{where}: {block['type']} makes the learning rate 0 from step {step:,} on, and train.total_iter is "
+                f"{total_iter:,}; make it as long as the training"
+            )
+        before = rates
 
 
 def _made(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> Any:

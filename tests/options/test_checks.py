@@ -109,6 +109,11 @@ def refusal(raw, is_train=True) -> str:
         ("train.scheduler", {"type": "CosineAnnealingRestartLR", "periods": [0, 10], "restart_weights": [1, 1]},
          "train.scheduler.periods.0: expected a number of at least 1"),
         ("train.scheduler", {"type": "ExponentialLR", "gamma": -1.5}, "train.scheduler: ExponentialLR makes the learn"),
+        ("train.scheduler", {"type": "PolynomialLR", "total_iters": 4},
+         "train.scheduler: PolynomialLR makes the learning rate 0 from step 5 on, and train.total_iter is 10"),
+        ("train.scheduler", {"type": "MultiStepLR", "milestones": [3], "gamma": 0},
+         "train.scheduler: MultiStepLR makes the learning rate 0 from step 4 on"),
+        ("train.optim_g.lr", 0, "train.optim_g.lr: with 0 nothing is trained"),
         ("train.scheduler", {"type": "LambdaLR", "lr_lambda": "x"}, "train.scheduler.type: no scheduler 'LambdaLR'"),
         # collaborators
         ("train.d2sm_opt", d2sm(extractor={"type": "TimmFeatures", "modle": "x"}),
