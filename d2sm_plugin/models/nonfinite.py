@@ -86,8 +86,8 @@ class StepGuard:
         if self.in_a_row >= self.limit:
             count, self.in_a_row = self.in_a_row, 0  # anew, for a training that goes on from here with other options
             raise TrainingError(
-                f"{count} steps in a row were left out (train.max_nonfinite_steps), the last one for {objection}; "
-                f"lower the learning rate or the objective's loss_weight, set grad_clip, or use bf16 instead of fp16"
+                f"{count} steps in a row were left out (train.max_nonfinite_steps), the last one because of {objection}"
+                f"; lower the learning rate or the objective's loss_weight, set grad_clip, or use bf16 instead of fp16"
             )
         self.logger.warning(f"Step skipped, number {self.in_a_row} in a row: {objection}")
 

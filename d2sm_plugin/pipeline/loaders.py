@@ -94,7 +94,7 @@ class TrainBatches:
         )
 
     def __iter__(self) -> Generator[dict[str, Any], None, None]:
-        with _in_plain_words("datasets.train"):
+        with _in_plain_words("datasets.train", self.loader.num_workers):
             for batch in self.loader:
                 self.drawn += self.joint_batch
                 yield batch
@@ -128,7 +128,7 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
 
 @contextmanager
-def _in_plain_words(where: str) -> Iterator[None]:
+def _in_plain_words(where: str, workers: int) -> Iterator[None]:
     """Free errors of the traceback that torch wraps around them on their way out of a worker, and explain dead workers.
 
     Raises:
@@ -141,12 +141,14 @@ def _in_plain_words(where: str) -> Iterator[None]:
         if not text.startswith("Caught "):
             raise
         raise type(error)(text.strip().splitlines()[-1].partition(": ")[2]) from error
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, OSError, EOFError) as error:  # the last two while its last batch is fetched
+        text = " ".join(str(error).split()) or type(error).__name__
+        of_torch = not isinstance(error, RuntimeError) or text.startswith("DataLoader worker")
+        if not workers or text.startswith("Caught ") or not of_torch:
             raise
         raise DataError(
-            f"{where}: a process that loads images has died ({str(error).splitlines()[0]}), as happens where the "
-            f"system runs out of memory; lower num_worker_per_gpu, num_prefetch_queue or batch_size_per_gpu"
+            f"{where}: a process that loads images has died ({text}), as happens where the system runs out of memory; "
+            f"lower num_worker_per_gpu, num_prefetch_queue or batch_size_per_gpu"
         ) from error
 
 
@@ -211,7 +213,7 @@ class EvaluationLoader(DataLoader[dict[str, Any]]):
 
     def groups(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the batches of ``batch_size`` images at a time: one, or more where these differ in size."""
-        with _in_plain_words(self.where):
+        with _in_plain_words(self.where, self.num_workers):
             yield from super().__iter__()
         yield from ([] for _ in range(self.rounds - len(self)))
 
