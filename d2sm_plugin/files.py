@@ -37,6 +37,26 @@ def existing_file(path: str | Path) -> Path | None:
 
 
 @contextmanager
+def reading_again(path: str | Path, remedy: str) -> Iterator[None]:
+    """Context in which a file that this package wrote is read: what is wrong in it becomes one line.
+
+    Args:
+        path: of the file.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        DataError: when it cannot be read, or does not hold what was written.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, csv.Error) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise DataError(f"{path}: it is damaged ({reason}); {remedy}") from error
+
+
+@contextmanager
 def whole_file(
     path: str | Path, kind: type[D2SMError] = DataError, advice: str = "", durable: bool = False
 ) -> Iterator[IO[bytes]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.files import write_json
+from d2sm_plugin.files import reading_again, write_json
 from d2sm_plugin.options.merge import differences
 from d2sm_plugin.studies.compare.fingerprint import fingerprint
 from d2sm_plugin.studies.compare.jobs import SuiteRun
@@ -27,7 +27,8 @@ def changed_variants(jobs: Sequence[SuiteRun], report: Path) -> dict[str, list[s
     file = report / _FILE
     if not file.is_file():
         return {}
-    recorded = json.loads(file.read_text(encoding="utf-8"))
+    with reading_again(file, "remove it; changes of variants whose runs are there are then not noticed"):
+        recorded = dict(json.loads(file.read_text(encoding="utf-8")))
     changed = {}
     for variant, now in _definitions(jobs).items():
         before = recorded.get(variant)

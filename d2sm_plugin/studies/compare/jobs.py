@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from d2sm_plugin.custom_imports import with_given
 from d2sm_plugin.errors import OptionError, suggest
-from d2sm_plugin.files import write_whole
+from d2sm_plugin.files import reading_again, write_whole
 from d2sm_plugin.options.cross_checks import measured_names
 from d2sm_plugin.options.merge import merge
 from d2sm_plugin.options.named_files import missing_files
@@ -116,12 +116,17 @@ class SuiteRun:
 
     def scores(self) -> dict[str, dict[str, float]]:
         """Return the metrics of every test set; the test must have ended."""
-        return json.loads(self.result.read_text(encoding="utf-8"))["sets"]
+        with reading_again(self.result, "remove it, and the run is tested again"):
+            sets = json.loads(self.result.read_text(encoding="utf-8"))["sets"]
+            return {name: {metric: float(v) for metric, v in metrics.items()} for name, metrics in sets.items()}
 
     def versions(self) -> str | None:
         """Return what it was trained with; None where nothing is trained or the run does not say."""
         file = self.folder / TRAINED
-        return None if self.train is None else json.loads(file.read_text(encoding="utf-8")).get("versions")
+        if self.train is None:
+            return None
+        with reading_again(file, f"remove {self.folder}, and the run is made again"):
+            return json.loads(file.read_text(encoding="utf-8")).get("versions")
 
     def write_options(self) -> None:
         """Write the option files that the process reads."""

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, and no global state
 from matplotlib.figure import Figure
 
-from d2sm_plugin.files import whole_file
+from d2sm_plugin.files import reading_again, whole_file
 from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.scores import Column, Scores
 from d2sm_plugin.studies.compare.suite import Suite
@@ -32,7 +32,8 @@ def read_curves(jobs: Sequence[SuiteRun]) -> dict[str, Curves]:
         file = job.experiment / "metrics.csv"
         if job.train is None or not file.is_file():
             continue
-        with file.open(newline="", encoding="utf-8") as lines:
+        again = reading_again(file, f"remove {job.experiment}, and the run is made again")
+        with again, file.open(newline="", encoding="utf-8") as lines:
             whole = [line for line in lines if line.endswith("\n")]  # a kill may leave half a line
             for row in csv.DictReader(whole):
                 if None in row.values():
