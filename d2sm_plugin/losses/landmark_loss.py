@@ -60,7 +60,7 @@ class HeatmapLoss(FrozenNetworkObjective):
     """Mean squared difference of the landmark heatmaps that a frozen network finds in restored and clear faces.
 
     Args:
-        network: option block of the network, for example ``{"type": "StackedHourglass"}``; its output is named
+        network: the network, or its option block, for example ``{"type": "StackedHourglass"}``; its output is named
             ``heatmaps``.
         weights: path of its checkpoint; None gives random weights, only for tests.
         loss_weight: factor on the mean.
@@ -74,11 +74,11 @@ class HeatmapLoss(FrozenNetworkObjective):
 
     def __init__(
         self,
-        network: Annotated[Mapping[str, Any], BlockOf(ARCH_REGISTRY)],
+        network: Annotated[nn.Module | Mapping[str, Any], BlockOf(ARCH_REGISTRY)],
         weights: str | Path | None,
         loss_weight: Weight = 1.0,
     ) -> None:
-        finder = build(ARCH_REGISTRY, network, "HeatmapLoss.network")
+        finder = network if isinstance(network, nn.Module) else build(ARCH_REGISTRY, network, "HeatmapLoss.network")
         if weights is not None:
             load_weights(finder, weights)
         super().__init__(finder)

@@ -81,5 +81,5 @@ def test_refuses_too_little():
 
 def test_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    with pytest.raises(DependencyError, match=r"d2sm-plugin\[plots\]"):
+    with pytest.raises(DependencyError, match=r"\.\[plots\]"):
         separation(cloud(0), cloud(1), IMAGES)
