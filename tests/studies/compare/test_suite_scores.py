@@ -35,6 +35,7 @@ def suite_and_jobs(photographs, tmp_path):
     for number, name in enumerate(VALUES):
         content["variants"][name] = {"options": {"train": {"ema_decay": number / 10}}}
     content["test"]["datasets"]["test"]["sigma"] = [25]
+    content["test"]["val"]["segmentation"] = {"config": "config.py", "checkpoint": "hrnet.pth", "labels": "labels"}
     path = write_suite(tmp_path, content, base_options(photographs))
     suite, base = read_suite(path)
     jobs = make_jobs(suite, base, tmp_path / "out", path)
