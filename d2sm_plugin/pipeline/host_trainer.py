@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,17 @@ def build_in_host(opt: Mapping[str, Any]) -> D2SMModel:
     return model
 
 
+class _HostLoader:
+    """A loader of BasicSR's as the evaluator takes one."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader, self.dataset = loader, loader.dataset
+
+    def groups(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield each batch as a group of its own."""
+        return ([batch] for batch in self.loader)
+
+
 class _InHost:
     """Methods that BasicSR's trainer and tester call, by means of the plugin's own pipeline."""
 
@@ -90,7 +101,7 @@ class _InHost:
                 return
             self.validated.add((name, current_iter))
         pictures = self.folders["visualization"] if save_img else None
-        evaluator = Evaluator(self.opt, {name: dataloader}, pictures, not self.is_train, self.device)
+        evaluator = Evaluator(self.opt, {name: _HostLoader(dataloader)}, pictures, not self.is_train, self.device)
         results = evaluator.run(self, current_iter)
         if self.opt["rank"] != 0:
             return
