@@ -4,7 +4,7 @@ Importing BasicSR takes seconds, and many projects have a ``basicsr`` folder of 
 As soon as anybody has imported ``basicsr.utils.registry``, its five registries learn to look further: a name that they
 do not hold is looked up in the plugin's registry of the same name, which imports its modules then.
 ``basicsr.models.build_model``, through which BasicSR's own trainer and tester build models, then lets the plugin fit
-its objectives and its own models in; and its trainer can resume on a CPU.
+its objectives and its own models in; its trainer can resume on a CPU; and its data sets share LMDBs with the plugin's.
 """
 
 from __future__ import annotations
@@ -124,9 +124,21 @@ def _build_with_plugin(module: ModuleType) -> None:
     module.build_model = build_model
 
 
+def _share_lmdbs(module: ModuleType) -> None:
+    """Let BasicSR's ``FileClient`` and the plugin read an LMDB through one environment."""
+    try:
+        store = importlib.import_module("d2sm_plugin.data.lmdb_store")
+    except ModuleNotFoundError as error:
+        if error.name != "lmdb":  # without it there are no environments to share
+            raise
+    else:
+        store.share_with_host()
+
+
 #: Module of BasicSR -> what is changed in it, in memory, once it is imported.
 CHANGES: dict[str, tuple[Callable[[ModuleType], None], ...]] = {
     "basicsr.utils.registry": (_join,),
+    "basicsr.utils.file_client": (_share_lmdbs,),
     "basicsr.models": (_build_with_plugin,),
     "basicsr.train": (_build_with_plugin, mend_resume),
     "basicsr.test": (_build_with_plugin,),

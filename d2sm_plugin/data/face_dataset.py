@@ -18,14 +18,11 @@ from torch.utils.data import Dataset
 from d2sm_plugin.data.dataset_options import DatasetOptions, read_dataset_options
 from d2sm_plugin.data.face_scaling import cut_distorted, reduce_face, scale_face
 from d2sm_plugin.data.image_store import ImageStore, check_same_keys, open_images
-from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.faces.heatmaps import STRIDE, draw_heatmaps
 from d2sm_plugin.faces.landmark_table import read_landmark_table
 from d2sm_plugin.faces.landmarks import flip_points, point_set, rotate_points
 from d2sm_plugin.registry import DATASET_REGISTRY, register
-
-share_with_host()
 
 
 class FaceDatasetOptions(DatasetOptions):

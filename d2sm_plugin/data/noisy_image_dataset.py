@@ -16,12 +16,9 @@ from torch.utils.data import Dataset
 
 from d2sm_plugin.data.dataset_options import DatasetOptions, IoBackend, read_dataset_options
 from d2sm_plugin.data.image_store import ImageStore, LmdbStore, check_same_keys, is_lmdb, looked_at, open_images
-from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.data.noise import noise_for_key, random_noise, random_sigma
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.registry import DATASET_REGISTRY, register
-
-share_with_host()
 
 IGNORE_INDEX = 255
 #: Standard deviation on the 0-255 scale.

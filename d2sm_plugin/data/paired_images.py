@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.data.image_store import ImageStore, LmdbStore, check_same_keys, is_lmdb, looked_at
-from d2sm_plugin.data.lmdb_store import share_with_host
 from d2sm_plugin.data.picture_head import TYPES, picture_size
 from d2sm_plugin.errors import DataError, OptionError
-
-share_with_host()
 
 _ROOTS = ("dataroot_lq", "dataroot_gt")
 

@@ -75,7 +75,7 @@ def leftovers(folder: Path) -> list[str]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         ours = ".lmdb.partial" in name  # kept on purpose, for the next run to go on from
-        if not ours and path.name.endswith((".partial", ".part", ".tmp", ".lock")):
+        if not ours and path.name.endswith((".partial", ".part", ".tmp")):
             found.append(name)
     return found
 

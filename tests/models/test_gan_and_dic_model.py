@@ -16,7 +16,7 @@ GAN = {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.05}
 
 
 @register(ARCH_REGISTRY)
-class TwoLayers(nn.Module):
+class TwoConvolutions(nn.Module):
     """A generator of two parts."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ def model_of(kind="GANModel", critic=True, frozen=None, **train):
         "model_type": kind,
         "num_gpu": 0,
         "datasets": {"train": {"type": "NoisyImageDataset", "dataroot_gt": "images", "sigma": 25}},
-        "network_g": {"type": "TwoLayers"},
+        "network_g": {"type": "TwoConvolutions"},
         "train": {"total_iter": 9, "optim_g": {"type": "Adam", "lr": 0.01}, "pixel_opt": {"type": "L1Loss"}, **train},
     }
     if critic:
@@ -218,7 +218,7 @@ def test_a_frozen_part_rests_until_its_step_and_lets_gradients_through(decay):
 
 
 def test_frozen_part_that_is_not_there():
-    with pytest.raises(OptionError, match=r"train\.frozen: TwoLayers has no part 'third'.*known: first, second"):
+    with pytest.raises(OptionError, match=r"train\.frozen: TwoConvolutions has no part 'third'.*known: first, second"):
         model_of("DICModel", critic=False, frozen={"third": 5})
 
 

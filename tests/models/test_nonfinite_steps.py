@@ -36,7 +36,7 @@ class Flat(nn.Module):
 
 
 @register(LOSS_REGISTRY)
-class EdgeLoss(nn.Module):
+class GradientLoss(nn.Module):
     """Distance of edges; the derivative of the square root at 0 makes the gradient NaN where the output is flat."""
 
     def edges(self, images):
@@ -106,7 +106,7 @@ def assert_same(left, right):
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_named(caplog):
-    model = model_of(edge_opt={"type": "EdgeLoss"}, grad_clip=0.1)
+    model = model_of(edge_opt={"type": "GradientLoss"}, grad_clip=0.1)
     before = state(model)
     with caplog.at_level("WARNING", logger="basicsr"):
         assert not model.train_step([batch()], 1)
