@@ -125,14 +125,12 @@ def _build_with_plugin(module: ModuleType) -> None:
 
 
 def _share_lmdbs(module: ModuleType) -> None:
-    """Let BasicSR's ``FileClient`` and the plugin read an LMDB through one environment."""
+    """Let BasicSR's ``FileClient`` and the plugin read an LMDB through one environment, as the module imported does."""
     try:
-        store = importlib.import_module("d2sm_plugin.data.lmdb_store")
+        importlib.import_module("d2sm_plugin.data.lmdb_store")
     except ModuleNotFoundError as error:
         if error.name != "lmdb":  # without it there are no environments to share
             raise
-    else:
-        store.share_with_host()
 
 
 #: Module of BasicSR -> what is changed in it, in memory, once it is imported.

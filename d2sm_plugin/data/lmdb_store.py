@@ -174,6 +174,12 @@ def _environment(real: str, shown: str) -> lmdb.Environment:
         return environment
 
 
+def close_vanished() -> None:
+    """Close the environments whose files are gone or replaced: lmdb would take a new file in their place for them."""
+    for real in list(_opened):
+        _forget_replaced(real)
+
+
 def _forget_replaced(real: str) -> None:
     """Forget the environment of an LMDB whose files were replaced since it was opened."""
     opened = _opened.get(real)
@@ -201,6 +207,7 @@ def _open(real: str, shown: str) -> lmdb.Environment:
     size = os.path.getsize(file)
     if size == 0:
         raise DataError(f"{shown}: data.mdb is empty (0 bytes); {_REMEDY}")
+    close_vanished()
     try:
         environment = lmdb.open(real, readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
@@ -267,3 +274,6 @@ def share_with_host() -> None:
     Without it, BasicSR's datasets would open environments of their own, which lmdb refuses for a path in use.
     """
     FileClient._backends["lmdb"] = SharedLmdbBackend
+
+
+share_with_host()

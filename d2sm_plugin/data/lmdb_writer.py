@@ -24,7 +24,7 @@ from d2sm_plugin.data.lmdb_progress import (
     progress_line,
     read_progress,
 )
-from d2sm_plugin.data.lmdb_store import META_FILE, close_environment, missing_bytes
+from d2sm_plugin.data.lmdb_store import META_FILE, close_environment, close_vanished, missing_bytes
 from d2sm_plugin.errors import DataError
 from d2sm_plugin.files import write_whole
 
@@ -165,6 +165,7 @@ class LmdbWriter:
         """Open the partial LMDB, without its content if that is of no use."""
         file = self.partial / "data.mdb"
         map_size = max(_FIRST_MAP_SIZE, 2 * file.stat().st_size if file.is_file() else 0)
+        close_vanished()
         try:
             _reserve(self.partial / "lock.mdb")
             with contextlib.suppress(lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError):
