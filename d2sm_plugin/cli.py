@@ -1,4 +1,4 @@
-"""What the command line tools share: errors as one line, and the exit status."""
+"""Frame of the command line tools: errors as one line, and the exit status."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _line_of(error: BaseException, path: Path) -> str:
 
 
 def is_path(entry: str) -> bool:
-    """Whether an entry of ``custom_imports`` is a path, not the name of a module."""
+    """Tell whether an entry of ``custom_imports`` is a path, not the name of a module."""
     return entry.endswith(_SUFFIX) or "/" in entry or "\\" in entry
 
 

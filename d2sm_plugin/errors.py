@@ -44,7 +44,7 @@ class ForeignError(D2SMError, RuntimeError):
 
 
 class OtherRankError(D2SMError):
-    """What ended another process of a distributed run, which reports it."""
+    """Error that ended another process of a distributed run, which reports it."""
 
 
 class TrainingError(D2SMError, RuntimeError):

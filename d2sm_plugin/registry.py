@@ -191,7 +191,7 @@ def _claim(registry: Any, name: str, obj: Any) -> None:
 
 
 def origin(obj: Any) -> tuple[str, str]:
-    """Where an object is defined: file and name, which stay equal when one module is imported under two names."""
+    """Origin of an object: file and name, which stay equal when one module is imported under two names."""
     try:
         file = inspect.getfile(obj)
     except TypeError:

@@ -146,7 +146,7 @@ class MSBDN(nn.Module):
         return self.tail(feature)
 
     def _remembered(self, feature: Tensor) -> Tensor:
-        """What later scales fuse with: all of a feature, or its first half in the relaxed variant."""
+        """Part that later scales fuse with: all of a feature, or its first half in the relaxed variant."""
         return feature.chunk(2, dim=1)[0] if self.variant == "rdff" else feature
 
     @staticmethod

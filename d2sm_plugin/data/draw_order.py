@@ -1,4 +1,4 @@
-"""Which sample of which training set is drawn when, as a pure function of the seed and the number of the draw."""
+"""Order of draws: which sample of which training set, as a pure function of the seed and the number of the draw."""
 
 from __future__ import annotations
 

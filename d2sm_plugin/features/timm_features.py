@@ -172,7 +172,7 @@ class TimmFeatures(FrozenExtractor):
         return maps.ndim == 4 and maps.shape[1] == self.network.num_features
 
     def _at_any_size(self, part: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """What a part of the network makes of images, or one line that says that it does not take their size."""
+        """Output of a part of the network for images, or one line that says that it does not take their size."""
         size, images = tuple(images.shape[-2:]), self.normalise(images)
         if torch.compiler.is_compiling() or size in self._sizes:
             return part(images)

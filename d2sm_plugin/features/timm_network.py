@@ -79,7 +79,7 @@ def copy_network(network: nn.Module) -> nn.Module:
 
 
 def is_timm_network(module: Any) -> bool:
-    """Whether a module is a classification network of timm, which knows its own mean and standard deviation."""
+    """Tell whether a module is a classification network of timm, which knows its own mean and standard deviation."""
     return "mean" in (getattr(module, "pretrained_cfg", None) or {}) and hasattr(module, "reset_classifier")
 
 

@@ -139,7 +139,7 @@ class D2SMLoss(SampledObjective):
 
     @property
     def accumulation(self) -> str:
-        """How mini-batches of one step make the joint batch, see :mod:`d2sm_plugin.losses.accumulation`.
+        """Way that mini-batches of one step make the joint batch, see :mod:`d2sm_plugin.losses.accumulation`.
 
         With a queue each value is that of all samples in it, whose number does not depend on the mini-batch, and its
         gradient reaches the rows of the mini-batch alone: the gradients of mini-batches are parts of one, and add up

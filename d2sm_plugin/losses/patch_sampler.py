@@ -163,7 +163,7 @@ class PatchSampler(Sampler):
         return torch.cat([images[i : i + 1, :, top : top + size, left : left + size] for i, top, left in corners])
 
     def _shared(self, extractor: nn.Module, images: Tensor) -> tuple[SharedWindows, Callable[[Tensor], Tensor]]:
-        """What gives the maps of windows, and what makes features of them."""
+        """Early part, which gives the maps of windows, and late part, which makes features of them."""
         if not hasattr(extractor, "split"):
             raise OptionError(
                 f"PatchSampler.mode: 'shared' needs an extractor that can be cut in two, but "

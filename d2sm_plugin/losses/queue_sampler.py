@@ -196,7 +196,7 @@ class QueueSampler(StateModule):
         self.filled.fill_(min(self.size, len(self) + count))
 
     def _overflow(self, arriving: int) -> int:
-        """How many samples leave when ``arriving`` ones come."""
+        """Number of samples that leave when ``arriving`` ones come."""
         return max(0, len(self) + arriving - self.size)
 
     def _oldest(self) -> int:

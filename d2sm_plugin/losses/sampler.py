@@ -1,4 +1,4 @@
-"""Where the samples of an image come from, other than the whole image."""
+"""Samplers: the samples of an image, other than the whole image."""
 
 from __future__ import annotations
 

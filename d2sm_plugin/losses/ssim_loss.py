@@ -20,7 +20,7 @@ _SIGMA = 1.5
 
 
 class _StructuralSimilarity(nn.Module):
-    """What both objectives share.
+    """Base of both objectives.
 
     Args:
         loss_weight: factor on the result.

@@ -51,7 +51,7 @@ class NotedBlock(dict[str, Any]):
 
 
 class ObjectiveState:
-    """What objectives remember, in the form of a scheduler: the host saves, restores and steps its schedulers.
+    """State of objectives in the form of a scheduler: the host saves, restores and steps its schedulers.
 
     Args:
         objectives: by name; of :class:`Objectives` the schedules of weights are stepped too.

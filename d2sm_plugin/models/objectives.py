@@ -130,7 +130,7 @@ class Objectives(nn.Module):
         return values, lines
 
     def _is_filling(self, name: str) -> bool:
-        """Whether the queue of an objective holds too few samples yet to compare with."""
+        """Tell whether the queue of an objective holds too few samples yet to compare with."""
         term = dict(self.terms).get(name)
         return isinstance(term, D2SMLoss) and term.queue is not None and len(term.queue) < LEAST_SAMPLES
 

@@ -1,4 +1,4 @@
-"""What an option file says in one place held against what it says in another."""
+"""Checks of what an option file says in one place against what it says in another."""
 
 from __future__ import annotations
 

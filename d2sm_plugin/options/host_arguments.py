@@ -51,7 +51,7 @@ _HOST: dict[str, Any] = {
 
 
 def is_of_host(target: Callable[..., Any]) -> bool:
-    """Whether a class or function is BasicSR's."""
+    """Tell whether a class or function is BasicSR's."""
     return _package(target) == "basicsr"
 
 

@@ -56,7 +56,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a class or function takes.
+    """Arguments that a class or function takes.
 
     Attributes:
         arguments: by name.

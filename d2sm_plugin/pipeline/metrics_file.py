@@ -52,7 +52,7 @@ class MetricsFile:
             raise DataError(f"{path}: expected lines {','.join(HEADER)} ({error}); mend or remove it") from error
 
     def has(self, step: int) -> bool:
-        """Whether the results of a validation at that step are there."""
+        """Tell whether the results of a validation at that step are there."""
         return any(row.step == step for row in self.rows)
 
     def add(self, step: int, results: Results) -> None:

@@ -32,7 +32,7 @@ def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ResumeChanges:
-    """What differs between the options of a checkpoint and those of the training that goes on from it.
+    """Differences between the options of a checkpoint and those of the training that goes on from it.
 
     Args:
         before: options in the training state.
@@ -56,7 +56,7 @@ class ResumeChanges:
 
     @property
     def new_schedule(self) -> bool:
-        """Whether the learning rate is to be computed anew, as if it had been scheduled so from the first step."""
+        """Tell whether the learning rate is to be computed anew, as if it had been scheduled so from the first step."""
         return any(_SCHEDULE.match(change.key) for change in self.changes)
 
     def lines(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a training shows of its steps: lines of the log, curves, the progress bar."""
+"""Display of a training's steps: lines of the log, curves, the progress bar."""
 
 from __future__ import annotations
 

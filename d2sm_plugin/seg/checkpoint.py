@@ -31,7 +31,7 @@ _LIKE_A_LIST = re.compile(r"deque$")
 
 @dataclass(frozen=True)
 class SegCheckpoint:
-    """What a segmentation checkpoint holds.
+    """Contents of a segmentation checkpoint.
 
     Attributes:
         source: where it came from, for messages.

@@ -71,7 +71,7 @@ class Segmentor(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return self.preprocessor.mean.device
 
     def train(self, mode: bool = True) -> Segmentor:

@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RecordJob:
-    """What comes from one source image.
+    """Records made of one source image.
 
     Attributes:
         identity: says what it is made from and how, see :func:`identity_of`; equal identity, equal records.
@@ -44,7 +44,7 @@ class RecordJob:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all subcommands share.
+    """Settings that all subcommands share.
 
     Attributes:
         out: folder that receives the LMDBs.

@@ -1,4 +1,4 @@
-"""What a run's result depends on, as a short hash: equal ones need to be computed once."""
+"""Fingerprint of what a run's result depends on, a short hash: equal ones need to be computed once."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _restore(job: SuiteRun, item: Mapping[str, Any]) -> Image:
 
 
 def _suffix(block: Mapping[str, Any], name: str, levels: Sequence[float | None]) -> str:
-    """What tells a test set from the others: its noise level, or its name where that does not."""
+    """Mark that tells a test set from the others: its noise level, or its name where that does not."""
     sigma = block.get("sigma")
     return name if sigma is None or levels.count(sigma) > 1 else f"{sigma:g}"
 

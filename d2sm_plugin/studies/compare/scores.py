@@ -42,7 +42,7 @@ class Summary:
 
 
 class Scores:
-    """What the finished runs of a suite have measured.
+    """Measurements of the finished runs of a suite.
 
     Args:
         suite: the suite.

@@ -28,7 +28,7 @@ class Variant(Block):
 
 
 class TestFragment(Block):
-    """What every trained network is measured on: the same blocks as in an option file for testing."""
+    """Test sets that every trained network is measured on: the same blocks as in an option file for testing."""
 
     datasets: dict[str, Fragment] = Field(min_length=1, description="test sets; sigma: [25, 35, 50] makes one for each")
     val: Fragment = Field(default_factory=dict, description="metrics, segmentation, tile")
@@ -43,7 +43,7 @@ class Untrained(Block):
 
 
 class Grid(Block):
-    """Which crops are shown side by side."""
+    """Crops that are shown side by side."""
 
     keys: list[str] | None = Field(None, description="images of the test sets; none: `count` of them, evenly spread")
     count: NonNegativeInt = Field(2, description="number of images where no keys are given; 0: no grids")
@@ -54,7 +54,7 @@ class Grid(Block):
 
 
 class Cost(Block):
-    """How time and memory of an iteration are measured."""
+    """Measurement of the time and memory of an iteration."""
 
     steps: PositiveInt = Field(12, description="training steps in a process of their own")
     drop: NonNegativeInt = Field(3, description="first steps that do not count")
