@@ -63,7 +63,7 @@ def build_optimiser(block: Mapping[str, Any], parameters: Iterable[nn.Parameter]
 
 
 def takes_state_of(block: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether the optimiser of an option block can go on with the state of another's, which is tried with one number.
+    """Tell whether an option block's optimiser can go on with the state of another's, which is tried with one number.
 
     Betas and weight decay may change; ``amsgrad``, for example, wants something that the state does not have.
     """

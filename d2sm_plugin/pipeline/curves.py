@@ -74,7 +74,7 @@ def check_curves(logger: Mapping[str, Any]) -> None:
 
 
 def uses_wandb(logger: Mapping[str, Any]) -> bool:
-    """Tell whether the ``logger`` block asks for Weights & Biases: with an empty ``project`` it does not, as in BasicSR."""
+    """Tell whether the ``logger`` block asks for Weights & Biases: not with an empty ``project``, as in BasicSR."""
     return bool((logger["wandb"] or {}).get("project"))
 
 
