@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,26 @@ def photographs(tmp_path_factory) -> Path:
         for number, (top, left) in enumerate(((40, 100), (150, 180))):
             io.imsave(folder / f"{name}_{number}.png", picture[top : top + 96, left : left + 96], check_contrast=False)
     return folder
+
+
+@contextlib.contextmanager
+def _files_of_four_kib() -> Iterator[None]:
+    import resource
+
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture
+def full_disk() -> Callable[[], AbstractContextManager[None]]:
+    """A block in which the kernel lets no file grow beyond 4 KiB, as on a full disk.
+
+    A block and no state of the whole test: the test run's own report is a file that may be longer.
+    """
+    return _files_of_four_kib

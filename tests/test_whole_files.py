@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,17 +9,6 @@ import pytest
 
 from d2sm_plugin.errors import CheckpointError, DataError
 from d2sm_plugin.files import link_whole, remove_partial_files, whole_file, write_csv, write_json, write_whole
-
-
-@pytest.fixture
-def four_kib():
-    """Files may not grow beyond 4 KiB: the kernel refuses to write more, as where a disk is full."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def names(folder: Path) -> list[str]:
@@ -41,12 +28,15 @@ def test_folders_are_made_and_an_older_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("size", [4097, 100_000], ids=["while closing", "while writing"])
-def test_a_full_disk_leaves_the_older_file_and_says_what_to_do(tmp_path, four_kib, size):
+def test_a_full_disk_leaves_the_older_file_and_says_what_to_do(tmp_path, full_disk, size):
     path = tmp_path / "a.bin"
     write_whole(path, b"older")
-    with pytest.raises(DataError, match=r"a\.bin: cannot be written \(.*; \d+ MiB free\); free some space"):
+    with (
+        full_disk(),
+        pytest.raises(DataError, match=r"a\.bin: cannot be written \(.*; \d+ MiB free\); free some space"),
+    ):
         write_whole(path, bytes(size))
-    with pytest.raises(CheckpointError, match=r"MiB free\); do as you were told$"):  # noqa: SIM117
+    with full_disk(), pytest.raises(CheckpointError, match=r"MiB free\); do as you were told$"):  # noqa: SIM117
         with whole_file(path, CheckpointError, "do as you were told") as file:
             file.write(bytes(size))
     assert path.read_bytes() == b"older"

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-import signal
 
 import lmdb
 import pytest
@@ -273,14 +271,8 @@ def test_folders_that_are_not_ours_are_refused(tmp_path):
     assert len(contents(tmp_path / "c.lmdb.partial")) == 5
 
 
-def test_a_disk_without_room_for_the_lock_file_is_an_error_and_no_bus_error(tmp_path):
+def test_a_disk_without_room_for_the_lock_file_is_an_error_and_no_bus_error(tmp_path, full_disk):
     """lmdb maps its lock file into memory; a page of it that the disk cannot take would kill the process."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(DataError, match=r"a\.lmdb\.partial: cannot be written"), LmdbWriter(tmp_path / "a.lmdb"):
+    with full_disk(), pytest.raises(DataError, match=r"a\.lmdb\.partial: cannot be written"):  # noqa: SIM117
+        with LmdbWriter(tmp_path / "a.lmdb"):
             pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
