@@ -23,7 +23,7 @@ class Draw(NamedTuple):
     """One sample to be drawn."""
 
     position: int
-    index: int
+    sample: int
 
 
 class DrawSampler(Sampler[list[Draw]]):
@@ -74,5 +74,5 @@ class SeededDraws(Dataset[dict[str, Any]]):
         with untouched_random_state():
             random.seed(int(words[0]))
             np.random.seed(int(words[1]))
-            torch.random.default_generator.manual_seed(int(words[2]))
-            return self.dataset[draw.index]
+            torch.default_generator.manual_seed(int(words[2]))
+            return self.dataset[draw.sample]

@@ -42,6 +42,8 @@ class LightCNN9Features(FrozenExtractor):
         CheckpointError: when the weights cannot be read, lack a tensor, or are for the other colour.
     """
 
+    luma: Tensor
+
     def __init__(
         self,
         layer: Literal["fc1", "pool4"] = "fc1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.features.folding import fold_batchnorm
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
+from d2sm_plugin.features.interface import Part
 from d2sm_plugin.features.timm_network import check_name, copy_network, create_network, patch_grid
 from d2sm_plugin.features.timm_split import between, late_part, stages
 from d2sm_plugin.registry import FEATURE_REGISTRY, register
@@ -107,7 +108,7 @@ class TimmFeatures(FrozenExtractor):
         bottom, right = (-side % patch for side, patch in zip(images.shape[-2:], self._grid, strict=True))
         return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
-    def split(self, stride: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    def split(self, stride: int) -> tuple[Part, Part]:
         """Cut the extractor in two where its maps have this stride.
 
         Returns:
@@ -121,7 +122,7 @@ class TimmFeatures(FrozenExtractor):
 
         return self._up_to(stage), late
 
-    def early_steps(self, stride: int) -> list[tuple[Callable[[Tensor], Tensor], int]]:
+    def early_steps(self, stride: int) -> list[tuple[Part, int]]:
         """The early part of :meth:`split` in steps: what each does, and its stride; one step if it cannot be cut.
 
         Raises:
@@ -140,10 +141,10 @@ class TimmFeatures(FrozenExtractor):
             return [(self._up_to(cuts[0]), reductions[0]), *zip(later, strides, strict=True)]
         return [(self._up_to(last), stride)]
 
-    def _up_to(self, stage: int) -> Callable[[Tensor], Tensor]:
+    def _up_to(self, stage: int) -> Part:
         return lambda images: self._stage_map(stage)(self.normalise(images))
 
-    def _stage_map(self, stage: int) -> Callable[[Tensor], Tensor]:
+    def _stage_map(self, stage: int) -> Part:
         """From normalised images to the map of a stage."""
 
         def run(images: Tensor) -> Tensor:
@@ -155,12 +156,19 @@ class TimmFeatures(FrozenExtractor):
         return run
 
     def _last_map(self, images: Tensor) -> Tensor:
-        maps = None
-        if not self._gives_tokens:
-            maps = self.network.forward_features(images)
-            self._gives_tokens = not self._is_map(maps) and hasattr(self.network, "forward_intermediates")
         if self._gives_tokens:
-            (maps,) = self.network.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+            return self._token_map(images)
+        maps = self.network.forward_features(images)
+        if not self._is_map(maps) and hasattr(self.network, "forward_intermediates"):
+            self._gives_tokens = True
+            return self._token_map(images)
+        return self._checked(maps)
+
+    def _token_map(self, images: Tensor) -> Tensor:
+        (maps,) = self.network.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+        return self._checked(maps)
+
+    def _checked(self, maps: Tensor) -> Tensor:
         if not self._is_map(maps):
             raise OptionError(
                 f"TimmFeatures.model: the last features of '{self.model}' are no map (B, C, h, w), but of shape "
@@ -171,9 +179,9 @@ class TimmFeatures(FrozenExtractor):
     def _is_map(self, maps: Tensor) -> bool:
         return maps.ndim == 4 and maps.shape[1] == self.network.num_features
 
-    def _at_any_size(self, part: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    def _at_any_size(self, part: Part, images: Tensor) -> Tensor:
         """Output of a part of the network for images, or one line that says that it does not take their size."""
-        size, images = tuple(images.shape[-2:]), self.normalise(images)
+        size, images = (images.shape[-2], images.shape[-1]), self.normalise(images)
         if torch.compiler.is_compiling() or size in self._sizes:
             return part(images)
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from torch import Tensor, nn
 
@@ -19,7 +20,19 @@ _DYNAMIC, _NOT_STRICT = {"dynamic_img_size": True}, {"strict_img_size": False}
 _ANY_SIZE = (_DYNAMIC | _NOT_STRICT, _DYNAMIC, _NOT_STRICT)
 
 
-def create_network(model: str, weights: str | Path | None) -> nn.Module:
+class TimmNetwork(nn.Module):
+    """Network of timm, for type checkers: the methods that ``timm.create_model`` promises of what it returns."""
+
+    pretrained_cfg: dict[str, Any]
+    num_features: int
+    forward_features: Callable[[Tensor], Tensor]
+    forward_head: Callable[..., Tensor]
+    forward_intermediates: Callable[..., list[Tensor]]
+    prune_intermediate_layers: Callable[..., list[int]]
+    reset_classifier: Callable[[int], None]
+
+
+def create_network(model: str, weights: str | Path | None) -> TimmNetwork:
     """Return the network of this name without its classifier.
 
     Args:
@@ -62,7 +75,7 @@ def check_name(model: str, where: str) -> None:
         raise OptionError(f"{where}: timm knows no '{model}'{hint}")
 
 
-def copy_network(network: nn.Module) -> nn.Module:
+def copy_network(network: nn.Module) -> TimmNetwork:
     """Return a copy of a network of timm, without its classifier.
 
     Raises:
@@ -73,36 +86,37 @@ def copy_network(network: nn.Module) -> nn.Module:
             f"TimmFeatures.model: expected timm's name of a network, or what timm.create_model returns; got "
             f"{type(network).__name__}"
         )
-    network = copy.deepcopy(network)
-    network.reset_classifier(0)
-    return network
+    copied = copy.deepcopy(network)
+    copied.reset_classifier(0)
+    return copied
 
 
-def is_timm_network(module: Any) -> bool:
+def is_timm_network(module: nn.Module) -> TypeGuard[TimmNetwork]:
     """Tell whether a module is a classification network of timm, which knows its own mean and standard deviation."""
     return "mean" in (getattr(module, "pretrained_cfg", None) or {}) and hasattr(module, "reset_classifier")
 
 
 def patch_grid(network: nn.Module) -> tuple[int, int]:
     """Height and width of which the sides of images have to be multiples: (1, 1) where they need not."""
-    embedding = getattr(network, "patch_embed", None)
+    embedding: Any = getattr(network, "patch_embed", None)
     if getattr(embedding, "strict_img_size", None) is False and not embedding.dynamic_img_pad:
-        return tuple(embedding.patch_size)
+        height, width = embedding.patch_size
+        return height, width
     return 1, 1
 
 
-def _create(model: str, **options: Any) -> nn.Module:
+def _create(model: str, **options: Any) -> TimmNetwork:
     import timm
 
     for more in _ANY_SIZE:
         try:
-            return timm.create_model(model, **options, **more)
+            return cast(TimmNetwork, timm.create_model(model, **options | more))
         except TypeError:  # no argument of this network
             continue
-    return timm.create_model(model, **options)
+    return cast(TimmNetwork, timm.create_model(model, **options))
 
 
-def _create_pretrained(model: str) -> nn.Module:
+def _create_pretrained(model: str) -> TimmNetwork:
     try:
         return _create(model, pretrained=True, num_classes=0)
     except (OSError, RuntimeError) as error:
@@ -115,7 +129,7 @@ def _create_pretrained(model: str) -> nn.Module:
         ) from error
 
 
-def _load(network: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+def _load(network: TimmNetwork, state: dict[str, Tensor], source: str | Path) -> None:
     """Load tensors with timm's names, apart from those of the classifier."""
     classifier = network.pretrained_cfg.get("classifier", "classifier")
     heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))

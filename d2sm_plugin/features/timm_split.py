@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.features.interface import Part
+from d2sm_plugin.features.timm_network import TimmNetwork
 
 
-def stages(network: nn.Module) -> Sequence[dict[str, Any]]:
+def stages(network: TimmNetwork) -> Sequence[dict[str, Any]]:
     """Name, stride and width of the stages of a timm network, none when it does not tell."""
     if not hasattr(network, "prune_intermediate_layers"):
         return []
-    info = getattr(network, "feature_info", [])
+    info: Any = getattr(network, "feature_info", [])
     return info if isinstance(info, list) else info.info
 
 
-def late_part(network: nn.Module, model: str, stage: int, last: int | None) -> Callable[[Tensor], Tensor]:
+def late_part(network: TimmNetwork, model: str, stage: int, last: int | None) -> Part:
     """Late part of a timm network: from the map (B, C, h, w) of a stage to features (B, D).
 
     Args:
@@ -41,7 +43,7 @@ def late_part(network: nn.Module, model: str, stage: int, last: int | None) -> C
     return lambda maps: modules[:count](maps).mean((2, 3))
 
 
-def between(network: nn.Module, model: str, first: int, last: int) -> nn.Module:
+def between(network: TimmNetwork, model: str, first: int, last: int) -> nn.Module:
     """Modules that make the map of a stage out of the map of an earlier one.
 
     Raises:
@@ -52,14 +54,15 @@ def between(network: nn.Module, model: str, first: int, last: int) -> nn.Module:
     return modules[: _position(network, names[1]) - _position(network, names[0])]
 
 
-def _modules_behind(network: nn.Module, model: str, name: str) -> nn.Sequential:
+def _modules_behind(network: TimmNetwork, model: str, name: str) -> nn.Sequential:
     """Modules from behind the one of this name up to the pooling."""
     behind = _position(network, name) + 1
-    if name.startswith("blocks.") and hasattr(network, "conv_head") and hasattr(network, "bn2"):
-        return nn.Sequential(*network.blocks[behind:], network.conv_head, network.bn2)
+    children = dict(network.named_children())
+    if name.startswith("blocks.") and {"conv_head", "bn2"} <= children.keys():
+        return nn.Sequential(*list(children["blocks"].children())[behind:], children["conv_head"], children["bn2"])
     layers = ("layer1", "layer2", "layer3", "layer4")
-    if name in layers and all(hasattr(network, layer) for layer in layers):
-        return nn.Sequential(*(getattr(network, layer) for layer in layers[behind:]))
+    if name in layers and children.keys() >= set(layers):
+        return nn.Sequential(*(children[layer] for layer in layers[behind:]))
     raise OptionError(
         f"TimmFeatures: '{model}' cannot be cut behind its module '{name}'; cutting knows networks built like "
         f"EfficientNet or ResNet, behind a stage"

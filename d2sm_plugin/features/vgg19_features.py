@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, OptionError, suggest
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
+from d2sm_plugin.features.interface import Part
 from d2sm_plugin.registry import FEATURE_REGISTRY, register
 from d2sm_plugin.weights import read_weights
 
@@ -99,7 +100,7 @@ class VGG19Features(FrozenExtractor):
             )
         return self.features(self.normalise(images))
 
-    def split(self, stride: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    def split(self, stride: int) -> tuple[Part, Part]:
         """Cut the extractor in two behind the pooling layer that reaches this stride.
 
         Returns:
@@ -120,7 +121,7 @@ class VGG19Features(FrozenExtractor):
         first, rest = self.features[: strides[stride]], self.features[strides[stride] :]
         return (lambda images: first(self.normalise(images))), (lambda maps: self._head(rest(maps)))
 
-    def early_steps(self, stride: int) -> list[tuple[Callable[[Tensor], Tensor], int]]:
+    def early_steps(self, stride: int) -> list[tuple[Part, int]]:
         """The early part of :meth:`split` in steps, each with its stride of 2: a block up to its pooling.
 
         Raises:

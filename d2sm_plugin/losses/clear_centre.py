@@ -26,6 +26,8 @@ class ClearCentre(StateModule):
     """
 
     host_buffers = ("count",)
+    mean: Tensor
+    count: Tensor
 
     def __init__(self, samples: int | None) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from d2sm_plugin.argument_types import BlockOf, Count, NonNegative, Weight
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features import build_extractor
+from d2sm_plugin.features.interface import feature_map_of
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.image_check import check_range, check_shapes
 from d2sm_plugin.losses.spatial_sampler import SpatialSampler
@@ -70,11 +71,7 @@ class ContextualLoss(FrozenNetworkObjective):
         loss_weight: Weight = 1.0,
     ) -> None:
         super().__init__(build_extractor(extractor, "ContextualLoss.extractor"))
-        if not hasattr(self.network, "feature_map"):
-            raise OptionError(
-                f"ContextualLoss.extractor: {type(self.network).__name__} gives no feature map (it has no method "
-                f"feature_map); choose TimmFeatures, or VGG19Features with a convolutional layer"
-            )
+        feature_map_of(self.network, "ContextualLoss.extractor")
         for name, value in (("bandwidth", bandwidth), ("epsilon", epsilon)):
             if not value > 0:
                 raise OptionError(f"ContextualLoss.{name}: expected a number above 0, got {value!r}")

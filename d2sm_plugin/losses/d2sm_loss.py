@@ -149,7 +149,7 @@ class D2SMLoss(SampledObjective):
 
     def _compare(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Divergence of samples (B, P, D)."""
-        options = {"kind": self.divergence, "reduction": self.reduction}
+        options = self.divergence, self.reduction
         queue = self.queue
         if self.centre is not None:
             restored, clear = (features.to(computing_dtype(features)) for features in (restored, clear))
@@ -158,8 +158,8 @@ class D2SMLoss(SampledObjective):
             restored, clear = restored - centre, clear - centre
             queue = queue if ready else None
         if self.within_images:
-            values = [semantic_divergence(*pair, **options) for pair in zip(restored, clear, strict=True)]
+            values = [semantic_divergence(*pair, *options) for pair in zip(restored, clear, strict=True)]
             total = torch.stack(values)
             return total.sum() if self.reduction == "sum" else total.mean()
         pooled = restored.flatten(0, 1), clear.flatten(0, 1)
-        return semantic_divergence(*pooled, **options) if queue is None else queue(*pooled, **options)
+        return semantic_divergence(*pooled, *options) if queue is None else queue(*pooled, *options)

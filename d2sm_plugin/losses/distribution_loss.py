@@ -96,6 +96,7 @@ class _Directions(StateModule):
     """Random unit vectors, drawn anew at every step of a training; part of its state."""
 
     host_buffers = ("generator_state",)
+    generator_state: Tensor
 
     def __init__(self, number: int, seed: int) -> None:
         super().__init__()

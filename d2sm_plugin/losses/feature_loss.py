@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from d2sm_plugin.argument_types import BlockOf, Weight
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.features import build_extractor
+from d2sm_plugin.features.interface import feature_map_of
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.registry import FEATURE_REGISTRY, LOSS_REGISTRY, register
 
@@ -50,16 +51,13 @@ class FeatureLoss(FrozenNetworkObjective):
         if criterion not in _CRITERIA:
             raise OptionError(f"FeatureLoss.criterion: '{criterion}' is unknown{suggest(criterion, _CRITERIA)}")
         super().__init__(build_extractor(extractor, "FeatureLoss.extractor"))
-        if spatial and not hasattr(self.network, "feature_map"):
-            raise OptionError(
-                f"FeatureLoss.spatial: {type(self.network).__name__} gives no feature map (it has no method "
-                f"feature_map); choose TimmFeatures, or VGG19Features with a convolutional layer"
-            )
+        if spatial:
+            feature_map_of(self.network, "FeatureLoss.spatial")
         self.criterion, self.loss_weight, self.spatial = criterion, loss_weight, spatial
 
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Return the weighted distance of images (B, 3, H, W) in [0, 1]; the gradient reaches ``restored`` only."""
-        extract = self.network.feature_map if self.spatial else self.network
+        extract = feature_map_of(self.network, "FeatureLoss.spatial") if self.spatial else self.network
         with torch.no_grad():
             target = extract(clear)
         return self.loss_weight * _CRITERIA[self.criterion](extract(restored), target)

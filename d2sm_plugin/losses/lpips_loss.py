@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,7 @@ class LPIPSLoss(FrozenNetworkObjective):
     """
 
     takes = ("restored", "gt")
+    network: Any  # lpips has no annotations
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ def _unit(maps: Tensor) -> Tensor:
     return maps / (torch.linalg.vector_norm(maps, dim=1, keepdim=True) + _EPSILON)
 
 
-def _build(net: str) -> nn.Module:
+def _build(net: str) -> Any:
     """The package's network with its calibrated weights and a random trunk, leaving the global generators alone."""
     package = import_extra("lpips", "LPIPSLoss")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -134,7 +135,7 @@ def _load_trunk(trunk: nn.Module, state: Mapping[str, Tensor], net: str, source:
     trunk.load_state_dict(named)
 
 
-def _weights_of(net: str) -> object:
+def _weights_of(net: str) -> Any:
     from torchvision import models
 
     return getattr(models, _TRUNKS[net][0]).IMAGENET1K_V1

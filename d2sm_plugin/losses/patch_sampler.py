@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from d2sm_plugin.argument_types import Count, NonNegative
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
+from d2sm_plugin.features.interface import Extractor, Part, can_split, splits_in_steps
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.losses.windows.shared_windows import SharedWindows
 from d2sm_plugin.losses.windows.window_reach import Step, reaches_of
@@ -104,7 +105,7 @@ class PatchSampler(Sampler):
         self.chunk, self.recompute, self.border = max_patches_per_chunk, recompute, border
         self.late_dtype = late_dtype
 
-    def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, extractor: Extractor, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, P, D) of the windows of restored images, with their graph, and of clear ones, without.
 
         Raises:
@@ -139,7 +140,7 @@ class PatchSampler(Sampler):
             )
         return [corners[index] for index in self.choose(len(corners))]
 
-    def features(self, extractor: nn.Module, images: Tensor, windows: list[tuple[int, int]]) -> Tensor:
+    def features(self, extractor: Extractor, images: Tensor, windows: list[tuple[int, int]]) -> Tensor:
         """Features (B, P, D) of the windows with these corners in images (B, 3, H, W).
 
         Raises:
@@ -162,16 +163,16 @@ class PatchSampler(Sampler):
         size = self.size
         return torch.cat([images[i : i + 1, :, top : top + size, left : left + size] for i, top, left in corners])
 
-    def _shared(self, extractor: nn.Module, images: Tensor) -> tuple[SharedWindows, Callable[[Tensor], Tensor]]:
+    def _shared(self, extractor: Extractor, images: Tensor) -> tuple[SharedWindows, Part]:
         """Early part, which gives the maps of windows, and late part, which makes features of them."""
-        if not hasattr(extractor, "split"):
+        if not can_split(extractor):
             raise OptionError(
                 f"PatchSampler.mode: 'shared' needs an extractor that can be cut in two, but "
                 f"{type(extractor).__name__} has no method split; set mode 'crop'"
             )
         early, late = extractor.split(self.shared_stride)
         steps = [Step(early, self.shared_stride)]
-        if hasattr(extractor, "early_steps"):
+        if splits_in_steps(extractor):
             steps = [Step(*step) for step in extractor.early_steps(self.shared_stride)]
         reaches = reaches_of(extractor, steps, images) if self.border == "padded" else None
         return SharedWindows(steps, self.size, reaches), self._in_late_dtype(late)
@@ -179,7 +180,7 @@ class PatchSampler(Sampler):
     def _early_precision(self, images: Tensor) -> AbstractContextManager[object]:
         return nullcontext() if self.late_dtype is None else torch.autocast(images.device.type, enabled=False)
 
-    def _in_late_dtype(self, late: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def _in_late_dtype(self, late: Part) -> Part:
         if self.late_dtype is None:
             return late
 

@@ -73,6 +73,11 @@ class QueueSampler(StateModule):
     """
 
     host_buffers = ("pointer", "filled")
+    restored: Tensor
+    difference: Tensor
+    sums: Tensor
+    pointer: Tensor
+    filled: Tensor
 
     def __init__(self, size: Count, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
         super().__init__()
@@ -132,7 +137,7 @@ class QueueSampler(StateModule):
             dtype = computing_dtype(restored)
             self._follow(restored)
             unit, norm = unit_rows(restored.to(dtype), clear.to(dtype))
-            finite = sum(part.sum(1) for part in unit).isfinite()
+            finite = (unit.restored.sum(1) + unit.difference.sum(1)).isfinite()
             new = self._as_stored(Rows(*(torch.where(finite[:, None], part, 0.0) for part in unit)))
             writes = self.training and grad_enabled
             parts = self._staying(len(new.restored))

@@ -28,9 +28,10 @@ class ReducedLoss(nn.Module):
 
     def __init__(self, criterion: nn.Module | Mapping[str, Any], loss_weight: float = 1.0) -> None:
         super().__init__()
-        if isinstance(criterion, Mapping):
-            criterion = build(LOSS_REGISTRY, criterion, "ReducedLoss.criterion")
-        self.criterion = criterion
+        where = "ReducedLoss.criterion"
+        self.criterion: nn.Module = (
+            build(LOSS_REGISTRY, criterion, where) if isinstance(criterion, Mapping) else criterion
+        )
         self.loss_weight = loss_weight
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ class ReducedLoss(nn.Module):
         Raises:
             ShapeError: when they differ in batch or channels, or the output is the larger one.
         """
-        size = output.shape[-2:]
+        size = output.shape[-2], output.shape[-1]
         if output.shape[:2] != target.shape[:2] or any(a > b for a, b in zip(size, target.shape[-2:], strict=True)):
             raise ShapeError(
                 f"ReducedLoss: expected an output no larger than the target, of its batch and channels; got "

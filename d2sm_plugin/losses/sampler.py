@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.features.interface import Extractor
 from d2sm_plugin.losses.state_module import StateModule
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 
@@ -34,6 +35,7 @@ class Sampler(StateModule, ABC):
     """
 
     host_buffers = ("generator_state",)
+    generator_state: Tensor
 
     def __init__(self, limit: int | None, scope: str, seed: int) -> None:
         super().__init__()
@@ -47,7 +49,7 @@ class Sampler(StateModule, ABC):
         self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
 
     @abstractmethod
-    def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, extractor: Extractor, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, P, D) of restored images, with their graph, and of clear ones, without.
 
         Args:

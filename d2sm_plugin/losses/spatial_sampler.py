@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from d2sm_plugin.argument_types import Count, NonNegative
-from d2sm_plugin.errors import OptionError, ShapeError
+from d2sm_plugin.errors import ShapeError
+from d2sm_plugin.features.interface import Extractor, feature_map_of
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
@@ -44,7 +45,7 @@ class SpatialSampler(Sampler):
     ) -> None:
         super().__init__(max_positions, scope, seed)
 
-    def forward(self, extractor: nn.Module, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, extractor: Extractor, restored: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, P, C) of positions of restored images, with their graph, and of clear ones, without.
 
         Raises:
@@ -52,12 +53,8 @@ class SpatialSampler(Sampler):
             ShapeError: when its map is not (B, C, h, w), or has too few positions to be compared with
                 each other.
         """
-        if not hasattr(extractor, "feature_map"):
-            raise OptionError(
-                f"SpatialSampler: {type(extractor).__name__} gives no feature map (it has no method feature_map); "
-                f"choose TimmFeatures, or VGG19Features with a convolutional layer"
-            )
-        maps = extractor.feature_map(restored)
+        feature_map = feature_map_of(extractor, "SpatialSampler")
+        maps = feature_map(restored)
         if maps.ndim != 4:
             raise ShapeError(f"SpatialSampler: expected a feature map (B, C, h, w), got the shape {tuple(maps.shape)}")
         height, width = maps.shape[-2:]
@@ -69,7 +66,7 @@ class SpatialSampler(Sampler):
         positions = torch.tensor(self.choose(height * width), pin_memory=maps.is_cuda)
         positions = positions.to(maps.device, non_blocking=True)  # does not wait for the network that made the maps
         with torch.no_grad():
-            clear_maps = extractor.feature_map(clear)
+            clear_maps = feature_map(clear)
         return self.features(maps, positions), self.features(clear_maps, positions)
 
     @staticmethod

@@ -30,6 +30,7 @@ class _StructuralSimilarity(nn.Module):
     """
 
     takes = ("restored", "gt")
+    window: Tensor
     #: Name of the function in pytorch-msssim.
     function: str
     #: Smallest height and width of an image.

@@ -20,7 +20,7 @@ class StateModule(nn.Module):
         before = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, buffer in before.items():
-            if buffer is not None:
-                device = buffer.device if name in self.host_buffers else self._buffers[name].device
-                self._buffers[name] = buffer.to(device)
+            moved = self._buffers[name]
+            if buffer is not None and moved is not None:
+                self._buffers[name] = buffer.to(buffer.device if name in self.host_buffers else moved.device)
         return self

@@ -32,9 +32,10 @@ class StepwiseLoss(nn.Module):
         self, criterion: Annotated[nn.Module | Mapping[str, Any], BlockOf(LOSS_REGISTRY)], loss_weight: Weight = 1.0
     ) -> None:
         super().__init__()
-        if isinstance(criterion, Mapping):
-            criterion = build(LOSS_REGISTRY, criterion, "StepwiseLoss.criterion")
-        self.criterion = criterion
+        where = "StepwiseLoss.criterion"
+        self.criterion: nn.Module = (
+            build(LOSS_REGISTRY, criterion, where) if isinstance(criterion, Mapping) else criterion
+        )
         self.loss_weight = loss_weight
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
     """
     with torch.autocast(device.type, enabled=False):
         library = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-        backend = getattr(library, "matmul", None)
+        backend: Any = getattr(library, "matmul", None)
         if hasattr(backend, "fp32_precision"):
             before = backend.fp32_precision
             backend.fp32_precision = "ieee"

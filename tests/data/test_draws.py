@@ -33,13 +33,13 @@ def joint(world_size, batch_size, batches, start=0, order=None):
 def test_every_epoch_holds_every_sample_once():
     draws = joint(1, 2, 10)
     for epoch in range(4):
-        assert sorted(draw.index for draw in draws[epoch * 5 : epoch * 5 + 5]) == list(range(5))
-    assert [d.index for d in draws[:5]] != [d.index for d in draws[5:10]]
+        assert sorted(draw.sample for draw in draws[epoch * 5 : epoch * 5 + 5]) == list(range(5))
+    assert [d.sample for d in draws[:5]] != [d.sample for d in draws[5:10]]
 
 
 def test_enlarged_epochs():
     draws = joint(1, 5, 3, order=DrawOrder([5], 0, [3]))
-    assert sorted(draw.index for draw in draws) == sorted(list(range(5)) * 3)
+    assert sorted(draw.sample for draw in draws) == sorted(list(range(5)) * 3)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

@@ -144,7 +144,7 @@ class _Span(NamedTuple):
 
     band: _Band
     place: int
-    count: int
+    cells: int
     start: int
 
 
@@ -200,7 +200,7 @@ class _Layout:
             for columns in self._spans(corner[1], first[1], count[1]):
                 shape = rows.band.strip, columns.band.strip
                 part = self.parts[self._part(rows.band, columns.band, *corner)]
-                block = rows.place, columns.place, rows.count, columns.count
+                block = rows.place, columns.place, rows.cells, columns.cells
                 places.append(Place(number, *block, shapes.index(shape), part, rows.start, columns.start))
         return places
 

@@ -25,13 +25,13 @@ class Place(NamedTuple):
 
 
 class PieceLayout(NamedTuple):
-    """``count`` maps of a shape that are put together, for each of B images; a side of None is as long as the images'.
+    """``number`` maps of a shape that are put together, for each of B images; a side of None is as long as the images'.
 
     Their order is image by image, or map by map.
     """
 
     places: list[Place]
-    count: int
+    number: int
     shape: tuple[int | None, int | None]
     image_first: bool
 
@@ -44,14 +44,14 @@ class Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, layouts: list[PieceLayout], batch: int, *pieces: Tensor) -> tuple[Tensor, ...]:
-        """Maps (count * B, C, h, w) of each layout."""
+        """Maps (number * B, C, h, w) of each layout."""
         ctx.layouts, ctx.batch, ctx.shapes = layouts, batch, [piece.shape for piece in pieces]
         ctx.memory = torch.channels_last if _is_channels_last(pieces[0]) else torch.contiguous_format
         options = {"dtype": pieces[0].dtype, "device": pieces[0].device, "memory_format": ctx.memory}
         results = []
         for layout in layouts:
             height, width = _sides(layout, pieces)
-            results.append(torch.empty((layout.count * batch, pieces[0].shape[1], height, width), **options))
+            results.append(torch.empty((layout.number * batch, pieces[0].shape[1], height, width), **options))
             for block, source in _views(layout, batch, results[-1], pieces):
                 block.copy_(source)
         return tuple(results)
@@ -75,15 +75,16 @@ def _is_channels_last(maps: Tensor) -> bool:
 def _sides(layout: PieceLayout, pieces: Sequence[Tensor]) -> tuple[int, int]:
     """Height and width of a layout's maps."""
     height, width = pieces[layout.places[0].piece].shape[-2:]
-    return tuple(side if wanted is None else wanted for side, wanted in zip((height, width), layout.shape, strict=True))
+    fixed_height, fixed_width = layout.shape
+    return height if fixed_height is None else fixed_height, width if fixed_width is None else fixed_width
 
 
 def _views(layout: PieceLayout, batch: int, maps: Tensor, pieces: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """Views (B, C, h, w) of the blocks of a layout's maps, and of where they are in their pieces."""
     if layout.image_first:
-        maps = maps.unflatten(0, (batch, layout.count)).transpose(0, 1)
+        maps = maps.unflatten(0, (batch, layout.number)).transpose(0, 1)
     else:
-        maps = maps.unflatten(0, (layout.count, batch))
+        maps = maps.unflatten(0, (layout.number, batch))
     pieces = [piece.unflatten(0, (-1, batch)) for piece in pieces]
     for place in layout.places:
         block = _block(maps[place.target], place.row, place.column, place)

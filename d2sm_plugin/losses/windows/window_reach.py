@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from d2sm_plugin.errors import OptionError
-
-Early = Callable[[Tensor], Tensor]
-
+from d2sm_plugin.features.interface import Extractor, Part
 
 class Reach(NamedTuple):
     """Pixels that a cell of a map sees: those ``before`` its own first one, and the last one ``after`` it."""
@@ -25,14 +23,14 @@ class Reach(NamedTuple):
 class Step(NamedTuple):
     """Layers that make maps (B, D, h / stride, w / stride) of maps (B, C, h, w)."""
 
-    run: Early
+    run: Part
     stride: int
 
 
-_REACHES: WeakKeyDictionary[nn.Module, dict[int, list[Reach]]] = WeakKeyDictionary()
+_REACHES: WeakKeyDictionary[Extractor, dict[int, list[Reach]]] = WeakKeyDictionary()
 
 
-def reaches_of(extractor: nn.Module, steps: Sequence[Step], example: Tensor) -> list[Reach]:
+def reaches_of(extractor: Extractor, steps: Sequence[Step], example: Tensor) -> list[Reach]:
     """Return :func:`measure_reach` of each step of an extractor's early part, measured once."""
     known = _REACHES.setdefault(extractor, {})
     stride = math.prod(step.stride for step in steps)
@@ -65,7 +63,7 @@ def measure_reaches(steps: Sequence[Step], example: Tensor) -> list[Reach]:
     return reaches
 
 
-def measure_reach(early: Early, stride: int, example: Tensor) -> Reach:
+def measure_reach(early: Part, stride: int, example: Tensor) -> Reach:
     """Return :func:`measure_reaches` of a single step."""
     return measure_reaches([Step(early, stride)], example)[0]
 
