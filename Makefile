@@ -16,6 +16,7 @@ test: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 docs: $(READY)
 	$(PIP) install --quiet --editable ".[docs]"

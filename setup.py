@@ -64,6 +64,10 @@ EXTRAS = {
         "hypothesis>=6.100",  # properties over generated inputs
         "jsonschema>=4.18",  # holds option files against the schema for editors
         "ruff>=0.5",  # lint and format
+        "mypy>=1.15",  # checks types; the next three say those of libraries that do not say them themselves
+        "types-PyYAML",
+        "types-tabulate",
+        "types-tqdm",
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
         "scikit-learn>=1.5",  # independent reference for confusion matrices
         "lightning>=2.2",  # runs an example of docs/neighbours.md, as does the next one

@@ -97,7 +97,7 @@ def _path(error: ErrorDetails, given: Any) -> tuple[int | str, ...]:
         if not (isinstance(given, Mapping) and part in given) and not (isinstance(given, list) and type(part) is int):
             break
         path.append(part)
-        given = given[part]
+        given = given[part]  # type: ignore[index]  # the part is a position where a list is given
     if error["type"] == "missing":
         path.append(error["loc"][-1])
     return tuple(path)

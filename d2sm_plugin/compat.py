@@ -58,4 +58,4 @@ def mend_resume(module: ModuleType) -> None:
         module.check_resume(opt, state["iter"])
         return state
 
-    module.load_resume_state = load_resume_state
+    vars(module)["load_resume_state"] = load_resume_state

@@ -14,8 +14,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any
 
@@ -44,19 +43,19 @@ class _HostFinder(MetaPathFinder):
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             for change in CHANGES[fullname]:
-                _after_loading(spec, change)
+                _after_loading(spec.loader, fullname, change)
         return spec
 
 
-def _after_loading(spec: ModuleSpec, then: Callable[[ModuleType], None]) -> None:
-    execute = spec.loader.exec_module
+def _after_loading(loader: Loader, name: str, then: Callable[[ModuleType], None]) -> None:
+    execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
         execute(module)
-        if module.__name__ == spec.name:  # a loader may serve several modules
+        if module.__name__ == name:  # a loader may serve several modules
             then(module)
 
-    spec.loader.exec_module = exec_module
+    loader.exec_module = exec_module  # type: ignore[method-assign]
 
 
 def _join(module: ModuleType) -> None:
@@ -121,7 +120,7 @@ def _build_with_plugin(module: ModuleType) -> None:
         models = importlib.import_module("d2sm_plugin.models.host_models")  # torch and more: not at the top
         return models.build_in_host(opt, build)
 
-    module.build_model = build_model
+    vars(module)["build_model"] = build_model
 
 
 def _share_lmdbs(module: ModuleType) -> None:

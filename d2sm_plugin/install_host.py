@@ -99,7 +99,8 @@ def exec_into_caller() -> None:
 
     original = builtins.exec
 
-    def exec_(source, globals=None, locals=None, /, **closure):  # the interpreter's own signature
+    # Without annotations: this source becomes a module that imports nothing. The signature is the interpreter's own.
+    def exec_(source, globals=None, locals=None, /, **closure):  # type: ignore[no-untyped-def]
         if globals is None and locals is None:
             caller = sys._getframe(1)
             globals, locals = caller.f_globals, caller.f_locals
@@ -116,7 +117,7 @@ def requirements_of(distribution: str) -> list[str]:
     importlib.invalidate_caches()
     requirements = ["setuptools"] if sys.version_info >= (3, 12) else []
     for requirement in importlib.metadata.requires(distribution) or []:
-        name = re.match(r"[\w.-]+", requirement).group().lower()
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower()
         if not any(is_installed(other) for other in SAME_MODULES.get(name, ())):
             requirements.append(requirement)
     return requirements

@@ -167,7 +167,7 @@ def register(registry: Any) -> Callable[[T], T]:
     """
 
     def decorator(obj: T) -> T:
-        _claim(registry, obj.__name__, obj)
+        _claim(registry, obj.__name__, obj)  # type: ignore[attr-defined]  # classes and functions have a name
         return obj
 
     return decorator

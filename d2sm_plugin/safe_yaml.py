@@ -101,8 +101,9 @@ def parse_yaml(text: str, source: str) -> Any:
         raise OptionError(f"{source}: {error}") from None
     except yaml.constructor.ConstructorError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        tags = "; option files hold plain values only, no tags that build objects" if "tag" in error.problem else ""
-        raise OptionError(f"{source}: line {line}: {error.problem}{tags}") from error
+        problem = str(error.problem)
+        tags = "; option files hold plain values only, no tags that build objects" if "tag" in problem else ""
+        raise OptionError(f"{source}: line {line}: {problem}{tags}") from error
     except yaml.YAMLError as error:
         raise OptionError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from error
     except (ValueError, KeyError) as error:  # values that their written-out tag does not fit, such as !!float x
@@ -120,11 +121,12 @@ def _check_bounds(text: str) -> None:
     sizes: dict[str | None, int | None] = {}  # values below each anchor; None while its block is open
     open_blocks: list[list[Any]] = [[None, 0]]  # anchor, and number of values so far
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark is not None else "?"
         if isinstance(event, yaml.AliasEvent):
-            if sizes.get(event.anchor, 1) is None:
+            size = sizes.get(event.anchor, 1)
+            if size is None:
                 raise OptionError(f"line {line}: '*{event.anchor}' stands inside the block that it names")
-            open_blocks[-1][1] += sizes.get(event.anchor, 1)
+            open_blocks[-1][1] += size
         elif isinstance(event, yaml.CollectionStartEvent):
             sizes[event.anchor] = None
             open_blocks.append([event.anchor, 1])

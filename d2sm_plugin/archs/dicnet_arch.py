@@ -133,6 +133,7 @@ class DICNet(nn.Module):
         self.components = [list(numbers) for numbers in scheme.components.values()]
         self.num_steps = num_steps
         self.detach_attention = detach_attention
+        self.mean: Tensor
         self.register_buffer("mean", torch.tensor(FACE_MEAN).view(1, 3, 1, 1), persistent=False)
         self.head = prelu_conv(3, 4 * num_feat, 3, padding=1)
         self.first_block = FeedbackBlock(num_feat, num_feat, num_groups, projection)
@@ -220,4 +221,5 @@ def _own_name(name: str) -> str:
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_in")
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,12 +72,13 @@ class Hourglass(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, C, H, W) to the same shape."""
-        kept = []
-        for level in self.levels:
+        kept: list[Tensor] = []
+        levels = cast("list[_Level]", list(self.levels))
+        for level in levels:
             kept.append(level.across(features))
             features = level.down(F.max_pool2d(features, 2))
         features = self.centre(features)
-        for level in reversed(self.levels):
+        for level in reversed(levels):
             enlarged = F.interpolate(level.up(features), size=kept[-1].shape[-2:], **self.enlarging)
             features = kept.pop() + enlarged
         return features

@@ -21,11 +21,40 @@ A network may say by optional class attributes what BasicSR's networks leave uns
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import ShapeError
+
+#: Context on each inner side of a tile, in pixels, for networks that do not declare ``receptive_radius``.
+DEFAULT_RADIUS = 64
+#: Grid on which tiles start, in pixels, for networks that do not declare ``size_multiple``.
+DEFAULT_MULTIPLE = 16
+
+
+def size_multiple(network: nn.Module | None) -> int:
+    """Return the grid on which tiles for a network start, in pixels."""
+    return getattr(network, "size_multiple", DEFAULT_MULTIPLE)
+
+
+def receptive_radius(network: nn.Module | None) -> int:
+    """Return how much context tiles for a network need on each inner side, in pixels."""
+    return getattr(network, "receptive_radius", DEFAULT_RADIUS)
+
+
+class Growing(Protocol):
+    """Network that grows in stages while it is trained."""
+
+    num_stages: int
+
+    def grow(self, stage: int, fade: float) -> None:
+        """Set the stage in use (1 to ``num_stages``) and its share in the output (0 to 1)."""
+
+
+def grows(network: object) -> TypeGuard[Growing]:
+    """Tell if a network grows in stages."""
+    return callable(getattr(network, "grow", None))
 
 
 def network_inputs(network: nn.Module) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ class DICDiscriminator(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.mean: Tensor
         self.register_buffer("mean", torch.tensor(FACE_MEAN).view(1, 3, 1, 1), persistent=False)
         self.features = make_trunk(3)
         self.classifier = nn.Sequential(

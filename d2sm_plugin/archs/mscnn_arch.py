@@ -23,7 +23,7 @@ VARIANTS = ("released", "paper")
 #: Side of the window of the minimum filter from which the airlight is read, in pixels.
 _AIRLIGHT_WINDOW = 15
 #: Local response normalisation behind the first two units: MatConvNet's alpha is for one channel, torch's for all.
-_NORMALISE = {"size": 5, "alpha": 5 * 2e-5, "beta": 0.75, "k": 1.0}
+_NORMALISE = (5, 5 * 2e-5, 0.75, 1.0)  # size, alpha, beta, k
 #: ITU-R BT.601; the published code rounds the weights of the image to four digits.
 _LUMA = (0.2989, 0.5870, 0.1140)
 _AIRLIGHT_LUMA = (0.299, 0.587, 0.114)
@@ -59,7 +59,7 @@ class TransmissionNet(nn.Module):
             feature = torch.cat((feature[:, :-1], known), dim=1)
         feature = _enlarge(feature)
         for conv in units[1:]:
-            feature = _enlarge(conv(F.local_response_norm(feature, **_NORMALISE)))
+            feature = _enlarge(conv(F.local_response_norm(feature, *_NORMALISE)))
         return combine(feature).sigmoid()
 
 

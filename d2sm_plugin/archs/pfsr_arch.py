@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -28,6 +28,7 @@ class EqualisedConv(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
+        assert self.bias is not None
         self.scale = math.sqrt(2 / (9 * in_channels))
         nn.init.normal_(self.weight)
         nn.init.zeros_(self.bias)
@@ -219,11 +220,13 @@ def _enlarge(images: Tensor, factor: int) -> Tensor:
     return images if factor == 1 else F.interpolate(images, scale_factor=factor, mode="nearest")
 
 
+#: Replacement of a pattern, as re.sub takes it.
+_NewName = str | Callable[[re.Match[str]], str]
 #: Published name of what an equalised convolution holds -> ours.
 _EQUALISED = ((r"\.conv\.weight_orig$", ".weight"), (r"\.conv\.bias$", ".bias"))
 
 
-def _convert(state: Mapping[str, Tensor], names: Sequence[tuple], num_stages: int) -> dict[str, Tensor]:
+def _convert(state: Mapping[str, Tensor], names: Sequence[tuple[str, _NewName]], num_stages: int) -> dict[str, Tensor]:
     """Rename what a published checkpoint holds; its growth, which is beside the tensors there, is complete."""
     if _GROWTH in state:
         return dict(state)

@@ -201,7 +201,8 @@ def _check_channels(num_in_ch: int, num_out_ch: int, num_feat: int) -> None:
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 #: Published name of a layer -> ours; "{n}" counts scales from 1 there and from 0 here.

@@ -27,14 +27,13 @@ class _Stack(nn.Module):
         self.refine = Bottleneck(channels, channels, norm=True)
         self.linear = nn.Sequential(*conv(channels, channels, 1, norm=True), nn.ReLU(inplace=True))
         self.predict = nn.Conv2d(channels, num_points, 1)
-        if not last:
-            self.pass_features = nn.Conv2d(channels, channels, 1)
-            self.pass_heatmaps = nn.Conv2d(num_points, channels, 1)
+        self.pass_features = None if last else nn.Conv2d(channels, channels, 1)
+        self.pass_heatmaps = None if last else nn.Conv2d(num_points, channels, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         refined = self.linear(self.refine(self.hourglass(features)))
         heatmaps = self.predict(refined)
-        if hasattr(self, "pass_features"):
+        if self.pass_features is not None and self.pass_heatmaps is not None:
             features = features + self.pass_features(refined) + self.pass_heatmaps(heatmaps)
         return heatmaps, features
 
@@ -62,6 +61,7 @@ class StackedHourglass(nn.Module):
     def __init__(self, num_points: Count = 68, num_stack: Count = 4, num_feat: Count = 256) -> None:
         super().__init__()
         self.num_points = num_points
+        self.mean: Tensor
         self.register_buffer("mean", torch.tensor(FACE_MEAN).view(1, 3, 1, 1), persistent=False)
         self.stem = make_stem(3, num_feat, norm=True)
         self.stacks = nn.ModuleList(_Stack(num_feat, num_points, n == num_stack - 1) for n in range(num_stack))

@@ -53,7 +53,7 @@ class CheckedDataset(Dataset[dict[str, Any]]):
 
     def _check(self, name: str, file: str) -> None:
         """Raise if it is this file that cannot be read."""
-        client = getattr(getattr(self.dataset, "file_client", None), "client", None)
+        client: Any = getattr(getattr(self.dataset, "file_client", None), "client", None)
         if hasattr(client, "db_paths"):
             decode_rgb(client.get(file, name), f"{self.where}: record '{file}' ({name})")
         elif os.path.splitext(file)[1]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from d2sm_plugin.data.picture_head import PictureHead, jpeg_end, open_picture
+from d2sm_plugin.data.picture_head import PictureHead, jpeg_end, open_picture, tiff_tags
 from d2sm_plugin.errors import DataError
 
 _PNG_COLOUR_TYPE, _PNG_GREY = 25, 0
@@ -82,12 +84,12 @@ def check_depth(image: Image.Image, head: PictureHead, source: str) -> None:
         kind = "floating-point numbers" if head.mode == "F" else f"numbers of {head.bits} bits"
         raise DataError(f"{source}: its pixels are {kind}; convert it to 8 or 16 bits a channel")
     if head.type == "TIFF" and head.bits > 8:
-        whole = set(image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (1,))) == {1}
+        whole = set(tiff_tags(image).get(_TIFF_SAMPLE_FORMAT, (1,))) == {1}
         if head.orientation != 1 or not whole:
             raise DataError(f"{source}: a 16-bit TIFF must be upright and hold whole numbers; convert it to a PNG")
 
 
-def decode_with_opencv(data: bytes, head: PictureHead, source: str, flag: int) -> NDArray:
+def decode_with_opencv(data: bytes, head: PictureHead, source: str, flag: int) -> NDArray[Any]:
     """Return what OpenCV decodes, blue first, as stored: not turned upright.
 
     Raises:
@@ -107,7 +109,7 @@ def decode_with_opencv(data: bytes, head: PictureHead, source: str, flag: int) -
     return pixels
 
 
-def upright(pixels: NDArray, orientation: int) -> NDArray:
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Return pixels (H, W) or (H, W, C) turned as an EXIF orientation (1 to 8) says; contiguous."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
@@ -126,5 +128,5 @@ def _check_label_kind(image: Image.Image, head: PictureHead, source: str) -> Non
         )
     if head.type == "JPEG":
         raise DataError(f"{source}: JPEG changes the values that are saved; make the label map anew as PNG")
-    if head.type == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    if head.type == "TIFF" and tiff_tags(image).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise DataError(f"{source}: this TIFF file counts from white down, so its values are not ids; save it as PNG")

@@ -66,7 +66,7 @@ class FaceDatasetOptions(DatasetOptions):
 
 
 @register(DATASET_REGISTRY)
-class FaceDataset(Dataset):
+class FaceDataset(Dataset[dict[str, Any]]):
     """Faces for super-resolution with landmarks, and for training networks that find landmarks.
 
     Args:

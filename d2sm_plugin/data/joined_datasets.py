@@ -27,7 +27,7 @@ class JoinedDatasets(Dataset[dict[str, Any]]):
 
     def __init__(self, datasets: Mapping[str, Dataset[dict[str, Any]]]) -> None:
         self.datasets = dict(datasets)
-        self.joined = ConcatDataset(list(datasets.values()))
+        self.joined: ConcatDataset[dict[str, Any]] = ConcatDataset(list(datasets.values()))
         self._common: set[str] | None = None
 
     def __len__(self) -> int:

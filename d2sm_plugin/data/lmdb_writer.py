@@ -73,6 +73,12 @@ class LmdbWriter:
         self._lock = FileLock(self.path.with_name(self.path.name + ".lock"))
         self._environment: lmdb.Environment | None = None
 
+    @property
+    def _open_map(self) -> lmdb.Environment:
+        if self._environment is None:
+            raise RuntimeError(f"{self.path}: an LmdbWriter writes within its 'with' block only")
+        return self._environment
+
     def __enter__(self) -> LmdbWriter:
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
@@ -97,7 +103,7 @@ class LmdbWriter:
             self._close()
             self._release()
 
-    def reuse(self, identities: Iterable[str], tick: Callable[[], None] = lambda: None) -> set[str]:
+    def reuse(self, identities: Iterable[str], tick: Callable[[], object] = lambda: None) -> set[str]:
         """Return the items of an interrupted run that are intact and still wanted; forget everything else in it.
 
         Args:
@@ -106,7 +112,7 @@ class LmdbWriter:
         """
         wanted, found = set(identities), {}
         try:
-            with self._environment.begin() as transaction:
+            with self._open_map.begin() as transaction:
                 for identity, records in read_progress(self.partial).items():
                     intact = (record.fits(transaction.get(record.key.encode("utf-8"))) for record in records)
                     if identity in wanted and all(intact):
@@ -128,8 +134,8 @@ class LmdbWriter:
         """
         for record in records:
             key = record.key.encode("utf-8")
-            if not 0 < len(key) <= self._environment.max_key_size():
-                raise DataError(f"'{record.key}': a key has 1 to {self._environment.max_key_size()} bytes; rename it")
+            if not 0 < len(key) <= self._open_map.max_key_size():
+                raise DataError(f"'{record.key}': a key has 1 to {self._open_map.max_key_size()} bytes; rename it")
             if record.key in self._stored:
                 raise DataError(f"{self.path}: two images would have the key '{record.key}'; rename one of them")
             self._stored[record.key] = StoredRecord.of(record)
@@ -138,7 +144,7 @@ class LmdbWriter:
         if self._pending_bytes >= _COMMIT_BYTES or time.monotonic() - self._committed >= _COMMIT_SECONDS:
             self._flush()
 
-    def finish(self, digest: str, verify_all: bool = False, tick: Callable[[], None] = lambda: None) -> int:
+    def finish(self, digest: str, verify_all: bool = False, tick: Callable[[], object] = lambda: None) -> int:
         """Verify every record, write ``meta_info.txt`` and give the LMDB its final name.
 
         Args:
@@ -187,7 +193,7 @@ class LmdbWriter:
             raise self._cannot_write(error) from error
 
     def _forget_others(self) -> None:
-        with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:
+        with self._open_map.begin(write=True) as transaction, transaction.cursor() as cursor:
             keys = [key for key in cursor.iternext(values=False) if key.decode("utf-8") not in self._stored]
             for key in keys:
                 transaction.delete(key)
@@ -196,7 +202,7 @@ class LmdbWriter:
         """Commit what is pending, in a larger map if it does not fit, and note it in the progress file."""
         while self._pending:
             try:
-                with self._environment.begin(write=True) as transaction:
+                with self._open_map.begin(write=True) as transaction:
                     for _, records in self._pending:
                         for record in records:
                             transaction.put(record.key.encode("utf-8"), record.data)
@@ -204,7 +210,7 @@ class LmdbWriter:
                     for identity, records in self._pending:
                         file.write(progress_line(identity, [self._stored[record.key] for record in records]))
             except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                self._open_map.set_mapsize(2 * self._open_map.info()["map_size"])
                 continue
             except (lmdb.Error, OSError) as error:
                 raise self._cannot_write(error) from error
@@ -222,7 +228,7 @@ class LmdbWriter:
         # A write that the disk takes only in part reaches us as a mere input/output error.
         return shutil.disk_usage(self.path.parent).free < self._pending_bytes + _FULL_BELOW
 
-    def _verify(self, verify_all: bool, tick: Callable[[], None]) -> None:
+    def _verify(self, verify_all: bool, tick: Callable[[], object]) -> None:
         keys = sorted(self._stored)
         step = 1 if verify_all else max(1, len(keys) // _SAMPLE)
         to_decode = set(keys[::step])
@@ -236,7 +242,7 @@ class LmdbWriter:
                     data = transaction.get(key.encode("utf-8"))
                 stored = self._stored[key]
                 source = f"{self.partial}: record '{key}'"
-                if not stored.fits(data):
+                if data is None or not stored.fits(data):
                     raise DataError(f"{source} does not read back as written; check the disk and run again")
                 if key in to_decode and decode_rgb(data, source).shape[:2] != tuple(stored.shape[:2]):
                     raise DataError(f"{source} decodes to another size than {stored.shape}; remove it and run again")

@@ -68,7 +68,7 @@ class NoisyImageDatasetOptions(DatasetOptions):
 
 
 @register(DATASET_REGISTRY)
-class NoisyImageDataset(Dataset):
+class NoisyImageDataset(Dataset[dict[str, Any]]):
     """Pairs of a clean image and the same image with additive white Gaussian noise.
 
     In training the noise level is drawn for each image and the noise is new every time, from the global generators of
@@ -112,7 +112,7 @@ class NoisyImageDataset(Dataset):
         key = self.keys[index]
         arrays = [self.images.read_rgb(key)]
         if self.labels is not None:
-            arrays.append(self._read_label(key, arrays[0].shape[:2]))
+            arrays.append(self._read_label(self.labels, key, arrays[0].shape[:2]))
         if self.options.phase == "train":
             arrays = self._augment(self._crop(arrays, key))
         gt = self._to_tensor(arrays[0])
@@ -144,7 +144,7 @@ class NoisyImageDataset(Dataset):
             size = self.images.size(key)
             self._check_size(size, key)
             if self.labels is not None:
-                self._check_label_size(self.labels.size(key), size, key)
+                self._check_label_size(self.labels, self.labels.size(key), size, key)
 
     def _check_size(self, size: tuple[int, int], key: str) -> None:
         crop = self.options.gt_size
@@ -154,17 +154,17 @@ class NoisyImageDataset(Dataset):
                 f"crop gt_size {crop}; lower gt_size or remove the image"
             )
 
-    def _check_label_size(self, label: tuple[int, ...], image: tuple[int, ...], key: str) -> None:
+    @staticmethod
+    def _check_label_size(labels: ImageStore, label: tuple[int, ...], image: tuple[int, ...], key: str) -> None:
         if label != image:
             raise DataError(
-                f"{self.labels.describe(key)}: the label map is {label[1]}x{label[0]} (width x height), its image "
+                f"{labels.describe(key)}: the label map is {label[1]}x{label[0]} (width x height), its image "
                 f"{image[1]}x{image[0]}; they must be equal"
             )
 
-    def _read_label(self, key: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        labels = self.labels
+    def _read_label(self, labels: ImageStore, key: str, size: tuple[int, ...]) -> NDArray[np.uint8]:
         label = labels.read_label(key)
-        self._check_label_size(label.shape, size, key)
+        self._check_label_size(labels, label.shape, size, key)
         if self.options.num_classes is not None:
             wrong = label[(label >= self.options.num_classes) & (label != IGNORE_INDEX)]
             if wrong.size:
@@ -175,7 +175,7 @@ class NoisyImageDataset(Dataset):
                 )
         return label
 
-    def _crop(self, arrays: list[NDArray], key: str) -> list[NDArray]:
+    def _crop(self, arrays: list[NDArray[Any]], key: str) -> list[NDArray[Any]]:
         """Cut the same random window out of all arrays; views, not copies."""
         crop = self.options.gt_size
         if crop is None:
@@ -186,7 +186,7 @@ class NoisyImageDataset(Dataset):
         left = random.randint(0, width - crop)
         return [array[top : top + crop, left : left + crop] for array in arrays]
 
-    def _augment(self, arrays: list[NDArray]) -> list[NDArray]:
+    def _augment(self, arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
         """Flip and transpose all arrays alike, with BasicSR's meaning of the two options; views, not copies."""
         flip_columns = self.options.use_hflip and random.random() < 0.5
         flip_rows = self.options.use_rot and random.random() < 0.5
@@ -202,7 +202,7 @@ class NoisyImageDataset(Dataset):
     def _to_tensor(self, image: NDArray[np.uint8]) -> Tensor:
         """Turn uint8 (H, W, 3) into float32 (C, H, W) in [0, 1], copying the pixels once."""
         if self.options.color == "gray":
-            image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+            image = np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None], np.uint8)
         planes = np.empty((image.shape[2], *image.shape[:2]), np.float32)
         np.divide(image.transpose(2, 0, 1), np.float32(255), out=planes)
         return torch.from_numpy(planes)
@@ -210,7 +210,11 @@ class NoisyImageDataset(Dataset):
     def _noise(self, key: str, shape: tuple[int, ...]) -> tuple[float, Tensor]:
         """Return noise level (0-255 scale) and noise for one image."""
         options = self.options
-        if options.phase != "train":
-            return options.sigma, noise_for_key(key, options.sigma, shape)
-        sigma = options.sigma if options.sigma_range is None else random_sigma(*options.sigma_range)
-        return sigma, random_noise(sigma, shape)
+        if options.phase == "train" and options.sigma_range is not None:
+            lowest, highest = options.sigma_range
+            sigma = random_sigma(lowest, highest)
+            return sigma, random_noise(sigma, shape)
+        assert options.sigma is not None  # the options would not have been valid
+        if options.phase == "train":
+            return options.sigma, random_noise(options.sigma, shape)
+        return options.sigma, noise_for_key(key, options.sigma, shape)

@@ -9,12 +9,12 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError, features
 
@@ -159,6 +159,11 @@ def _types_read() -> list[str]:
     return sorted(wanted & set(Image.OPEN))
 
 
+def tiff_tags(image: Image.Image) -> Mapping[int, Any]:
+    """Return the tags of an opened TIFF file, by number."""
+    return image.tag_v2  # type: ignore[attr-defined]  # only Pillow's class of TIFF files has them
+
+
 def _read_head(image: Image.Image, start: bytes) -> PictureHead:
     width, height = image.size
     bits = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}.get(image.mode, 8)
@@ -170,9 +175,10 @@ def _read_head(image: Image.Image, start: bytes) -> PictureHead:
     if image.format == "PNG":
         bits = start[_PNG_DEPTH]
     elif image.format == "TIFF":  # which Pillow turns upright by itself, and some releases say the size of already
-        bits = max(image.tag_v2.get(_TIFF_BITS, (1,)))
-        orientation = image.tag_v2.get(_ORIENTATION, 1)
-        width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+        tags = tiff_tags(image)
+        bits = max(tags.get(_TIFF_BITS, (1,)))
+        orientation = tags.get(_ORIENTATION, 1)
+        width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
     orientation = orientation if orientation in range(1, 9) else 1
     if orientation in (5, 6, 7, 8):
         width, height = height, width
@@ -182,14 +188,14 @@ def _read_head(image: Image.Image, start: bytes) -> PictureHead:
 
 def _check_single(image: Image.Image, head: PictureHead, source: str) -> None:
     """Refuse animations and pages. The first picture of a JPEG file is the picture, the others are previews."""
-    frames = getattr(image, "n_frames", 1)
-    if frames == 1 or head.type == "JPEG":
+    pages = frames = getattr(image, "n_frames", 1)
+    if pages == 1 or head.type == "JPEG":
         return
     if head.type == "TIFF":
         frames = 1
-        for page in range(1, image.n_frames):
+        for page in range(1, pages):
             image.seek(page)
-            frames += not image.tag_v2.get(_TIFF_PAGE_KIND, 0) & _REDUCED_OR_MASK
+            frames += not tiff_tags(image).get(_TIFF_PAGE_KIND, 0) & _REDUCED_OR_MASK
         image.seek(0)
     if frames > 1:
         raise DataError(f"{source}: it has {frames} frames or pages; give it as single pictures")

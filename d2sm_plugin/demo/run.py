@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from tabulate import tabulate
 from d2sm_plugin.arguments import Parser, out_folder, whole
 from d2sm_plugin.cli import INTERRUPTED
 from d2sm_plugin.custom_imports import add_custom_import
+from d2sm_plugin.data.decoding import decode_rgb
 from d2sm_plugin.data.prepare import prepare_data as preparation
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import whole_file, write_csv
@@ -177,7 +177,7 @@ def _write_gallery(out: Path, loaders: Mapping[str, Any]) -> None:
         images = {f"noisy, {name.rsplit('_', 1)[1]}": to_uint8(batch["lq"][0])}
         for method, run in _RUNS.items():
             picture = out / "results" / f"{run}_test" / "visualization" / name / f"{batch['key'][0]}.png"
-            images[method] = np.ascontiguousarray(cv2.imread(str(picture))[..., ::-1])
+            images[method] = decode_rgb(picture.read_bytes(), str(picture))
         rows.append(side_by_side({**images, "clean": to_uint8(batch["gt"][0])}))
     write_png(out / "gallery.png", np.vstack(rows))
 

@@ -70,7 +70,7 @@ def dark_channel(image: Array, patch: int) -> Array:
     Returns:
         (H, W).
     """
-    return cv2.erode(image.min(axis=2), np.ones((patch, patch), np.uint8))
+    return np.asarray(cv2.erode(image.min(axis=2), np.ones((patch, patch), np.uint8)), np.float64)
 
 
 def estimate_airlight(image: Array, dark: Array, brightest: float) -> Array:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from d2sm_plugin.errors import DataError
 from d2sm_plugin.files import write_whole
 
 #: What Pillow is told when it writes a type of file.
-_SETTINGS = {
+_SETTINGS: Mapping[str, dict[str, Any]] = {
     "PNG": {},
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
@@ -38,8 +40,8 @@ class Picture:
         profile: ICC colour profile (8-bit pictures alone), or None.
     """
 
-    pixels: NDArray
-    alpha: NDArray | None = None
+    pixels: NDArray[Any]
+    alpha: NDArray[Any] | None = None
     profile: bytes | None = None
 
     @property

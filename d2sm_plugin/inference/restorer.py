@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -119,7 +120,7 @@ class PictureRestorer:
         pixels = planes.permute(1, 2, 0).contiguous().numpy().astype(picture.pixels.dtype, copy=False)
         return Picture(pixels, _resized(picture.alpha, pixels.shape[:2]), picture.profile)
 
-    def _to_images(self, pixels: NDArray) -> Tensor:
+    def _to_images(self, pixels: NDArray[Any]) -> Tensor:
         deep = pixels.dtype == np.uint16  # of which torch knows little
         planes = torch.from_numpy(pixels.astype(np.int32) if deep else pixels).permute(2, 0, 1)
         if self.channels == 1:
@@ -127,7 +128,7 @@ class PictureRestorer:
         return planes.expand(self.channels, -1, -1)[None]
 
 
-def _with_visible_colours(picture: Picture) -> NDArray:
+def _with_visible_colours(picture: Picture) -> NDArray[Any]:
     """Pixels with the nearest visible colour in place of what nobody sees, which would else bleed into the edges."""
     if picture.alpha is None or picture.alpha.all() or not picture.alpha.any():
         return picture.pixels
@@ -135,7 +136,7 @@ def _with_visible_colours(picture: Picture) -> NDArray:
     return picture.pixels[rows, columns]
 
 
-def _resized(alpha: NDArray | None, size: tuple[int, int]) -> NDArray | None:
+def _resized(alpha: NDArray[Any] | None, size: tuple[int, int]) -> NDArray[Any] | None:
     if alpha is None or alpha.shape == size:
         return alpha
     return cv2.resize(alpha, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)

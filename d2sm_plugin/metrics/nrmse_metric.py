@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,8 +98,8 @@ def nrmse(predicted: Points, true: Points, point_set_name: str = "ibug68", norma
 
 @register(METRIC_REGISTRY)
 def calculate_nrmse(
-    img: NDArray,
-    img2: NDArray,
+    img: NDArray[Any],
+    img2: NDArray[Any],
     points: str = "ibug68",
     normaliser: str = REPORTED,
     checkpoint: str | Path | None = None,

@@ -63,4 +63,5 @@ class BalancedGANModel(GANModel):
         discriminator_leads, generator_leads = low < self.margin, high > 1 - self.margin
         if discriminator_leads == generator_leads:
             return []
-        return [self.net_d if discriminator_leads else self.net_g]
+        resting = self.net_d if discriminator_leads else self.net_g
+        return [] if resting is None else [resting]

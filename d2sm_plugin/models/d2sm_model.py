@@ -80,7 +80,7 @@ class D2SMModel(BaseModel):
         self.objectives = Objectives(train).to(self.device).train()
         if train["channels_last"]:
             self.objectives.to(memory_format=torch.channels_last)
-        self.trained_net = self.distribute(self.net_g.train())
+        self.trained_net: Any = self.distribute(self.net_g.train())  # compiled, it is a module as well
         if train["compile"]:
             self.trained_net = torch.compile(self.trained_net)
             self.objectives.compile_extractors()
@@ -191,7 +191,7 @@ class D2SMModel(BaseModel):
         """Return every weighted objective by name; the training loss is their sum."""
         return self.objectives(batch, outputs)
 
-    def _without_sync(self, last: bool) -> AbstractContextManager:
+    def _without_sync(self, last: bool) -> AbstractContextManager[object]:
         """Gradients travel between ranks once for each step, with its last mini-batch."""
         return nullcontext() if last or not self.opt["dist"] else self.trained_net.no_sync()
 

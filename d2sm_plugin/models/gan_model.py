@@ -60,7 +60,7 @@ class GANModel(D2SMModel):
         opt: see :class:`D2SMModel`.
     """
 
-    train_options = GANTrainOptions
+    train_options: type[TrainOptions] = GANTrainOptions
     networks_in_options = ("network_g", "network_d")
     #: Whether training without ``gan_opt`` is an error; subclasses may leave the choice to the option file.
     needs_discriminator = True

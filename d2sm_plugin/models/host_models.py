@@ -138,7 +138,7 @@ def with_objectives(base: type) -> type:
     With the plugin imported, ``model_type: SRModelWithObjectives`` names the subclass of SRModel.
     """
 
-    class WithObjectives(base):  # type: ignore[misc, valid-type]
+    class WithObjectives(base):
         def __init__(self, opt: Mapping[str, Any]) -> None:
             if opt.get("train") is not None and not isinstance(opt["train"], NotedBlock):
                 opt = {**opt, "train": NotedBlock(opt["train"])}

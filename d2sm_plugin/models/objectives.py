@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -41,8 +41,9 @@ def default_takes(objective: nn.Module) -> tuple[str, ...]:
     That is its attribute ``takes``, or else the restored image and, if there is a second argument other than BasicSR's
     ``weight``, the clear one.
     """
-    if hasattr(objective, "takes"):
-        return tuple(objective.takes)
+    declared: Sequence[str] | None = getattr(objective, "takes", None)
+    if declared is not None:
+        return tuple(declared)
     parameters = list(inspect.signature(objective.forward).parameters.values())
     second = parameters[1:2] or [one for one in parameters if one.kind is one.VAR_POSITIONAL]
     alone = not second or second[0].name == "weight" or second[0].kind in (_KEYWORD, _KEYWORDS)
@@ -182,9 +183,10 @@ class Objectives(nn.Module):
                     f"train.{name}_opt: the objective takes {', '.join(self.takes[name])}, but neither the dataset nor "
                     f"the network gives {', '.join(missing)} (given: {', '.join(sorted(given))})"
                 )
-            with foreign_code(lambda name=name, term=term: f"train.{name}_opt: {type(term).__name__}"):
+            where = f"train.{name}_opt: {type(term).__name__}"
+            with foreign_code(where):
                 value = term(*(given[entry] for entry in self.takes[name]))
-            value = _scalar(value, f"train.{name}_opt: {type(term).__name__}")
+            value = _scalar(value, where)
             losses[name] = value if factor == 1 else factor * value
         if not losses and self.terms:
             raise OptionError(

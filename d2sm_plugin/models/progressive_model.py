@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor, nn
 
+from d2sm_plugin.archs.interface import Growing, grows
 from d2sm_plugin.blocks import Block
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.gan_model import GANModel, GANObjectiveOptions, GANTrainOptions
@@ -77,7 +78,7 @@ class ProgressiveModel(GANModel):
         super().check_options(options, network)
         if network is None:
             return
-        if not hasattr(network, "grow"):
+        if not grows(network):
             raise OptionError(f"network_g.type: {type(network).__name__} does not grow; ProgressiveModel trains PFSR")
         ends, stages = options["train"]["growth"]["ends"], network.num_stages
         if len(ends) != stages - 1:
@@ -104,25 +105,25 @@ class ProgressiveModel(GANModel):
         stage, fade = self.growth_at(current_iter)
         for network in (self.net_g, self.net_g_ema, self.net_d):
             if network is not None:
-                network.grow(stage, fade)
+                cast(Growing, network).grow(stage, fade)  # they have been checked
 
     def compute_losses(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the objectives of :class:`GANModel` at the size of the stage, and ``d_penalty`` where there is one."""
-        batch = {**batch, "gt": _reduce_to(batch["gt"], outputs["restored"].shape[-2:])}
+        batch = {**batch, "gt": _reduce_to(batch["gt"], outputs["restored"].shape[-2])}
         losses = super().compute_losses(batch, outputs)
         if self.net_d is not None and self.penalty:
             fake, real = (images.detach() for images in self._judged({**batch, **outputs}))
             with self._judging():
-                losses["d_penalty"] = self.penalty * self._gradient_penalty(fake, real)
+                losses["d_penalty"] = self.penalty * self._gradient_penalty(self.net_d, fake, real)
         return losses
 
-    def _gradient_penalty(self, fake: Tensor, real: Tensor) -> Tensor:
+    def _gradient_penalty(self, net_d: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
         """Mean of ``(norm - penalty_norm)^2`` over images drawn between restored and real ones."""
         share = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = torch.lerp(fake, real, share).requires_grad_()
         with torch.autocast(self.device.type, enabled=False):
             # Not through DDP, which would wait for gradients that the penalty does not have; its own add to the others.
-            judged = self.net_d(between).sum()
+            judged = net_d(between).sum()
             (gradient,) = torch.autograd.grad(judged, between, create_graph=True)
         return (gradient.flatten(1).norm(dim=1) - self.penalty_norm).square().mean()
 
@@ -139,7 +140,7 @@ class _WithDrift(nn.Module):
         return value + self.weight * judged.square().mean() if is_disc and real and self.weight else value
 
 
-def _reduce_to(images: Tensor, size: tuple[int, int]) -> Tensor:
-    while images.shape[-2] > size[0]:
+def _reduce_to(images: Tensor, height: int) -> Tensor:
+    while images.shape[-2] > height:
         images = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
     return images

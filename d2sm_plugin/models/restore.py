@@ -9,20 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d2sm_plugin.archs.interface import gather_inputs, named_outputs
+from d2sm_plugin.archs.interface import gather_inputs, named_outputs, receptive_radius, size_multiple
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.models.any_size import forward_any_size
 from d2sm_plugin.models.tiles import tiled_forward
 
-#: Context on each inner side of a tile, in pixels, for networks that do not declare ``receptive_radius``.
-DEFAULT_OVERLAP = 64
-#: Grid on which tiles start, in pixels, for networks that do not declare ``size_multiple``.
-DEFAULT_MULTIPLE = 16
-
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(amp: str | None, device: torch.device) -> AbstractContextManager:
+def autocast(amp: str | None, device: torch.device) -> AbstractContextManager[None]:
     """Return the autocast context for ``amp``: ``"bf16"``, ``"fp16"``, or None for full precision.
 
     Raises:
@@ -96,8 +91,8 @@ def restore_batch(
         OptionError: for an unknown ``amp``, or a tile that is not larger than twice the overlap.
     """
     inputs = gather_inputs(network, batch)
-    multiple = getattr(network, "size_multiple", DEFAULT_MULTIPLE)
-    overlap = getattr(network, "receptive_radius", DEFAULT_OVERLAP) if tile_overlap is None else tile_overlap
+    multiple = size_multiple(network)
+    overlap = receptive_radius(network) if tile_overlap is None else tile_overlap
 
     def forward(*tensors: Tensor) -> Tensor:
         with autocast(amp, tensors[0].device):

@@ -109,6 +109,7 @@ def tiled_forward(
         inner = restored[..., _inside(row, scale), _inside(column, scale)]
         kept_rows = slice(scale * row.keep_start, scale * row.keep_stop)
         result[..., kept_rows, scale * column.keep_start : scale * column.keep_stop] = inner
+    assert result is not None  # an image has one tile at least
     return result
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from d2sm_plugin.archs.interface import named_outputs
+from d2sm_plugin.archs.interface import named_outputs, network_inputs, receptive_radius, size_multiple
 from d2sm_plugin.data.dataset_options import LoaderOptions
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
+from d2sm_plugin.losses.d2sm_loss import D2SMLoss
 from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.models.d2sm_model import D2SMModel
-from d2sm_plugin.models.restore import DEFAULT_MULTIPLE, DEFAULT_OVERLAP
 from d2sm_plugin.models.tiles import tile_spans
 from d2sm_plugin.options.data_sets import evaluation_blocks, training_blocks
 from d2sm_plugin.options.trials import try_network, try_objective, try_optimisation
@@ -84,9 +84,9 @@ def _check_val(options: Mapping[str, Any], model: type[D2SMModel], network: nn.M
 
 def _check_tile(tile: int, overlap: int | None, network: nn.Module | None) -> None:
     if overlap is None:
-        overlap = getattr(network, "receptive_radius", DEFAULT_OVERLAP)
+        overlap = receptive_radius(network)
     try:
-        tile_spans(10 * tile, tile, overlap, getattr(network, "size_multiple", DEFAULT_MULTIPLE))
+        tile_spans(10 * tile, tile, overlap, size_multiple(network))
     except OptionError as error:
         raise OptionError(f"val.tile: {error}") from None
 
@@ -148,7 +148,7 @@ def _check_samples(loss: SampledObjective, where: str, crop: int | None, joint_b
         of_image = limit if of_image is None else of_image if limit is None else min(of_image, limit)
     if loss.patches is not None and loss.patches.scope == "image":
         reached, of = of_image, "an image"
-    elif getattr(loss, "queue", None) is not None:
+    elif isinstance(loss, D2SMLoss) and loss.queue is not None:
         reached, of = loss.queue.size, "the queue"
     else:
         reached, of = None if of_image is None else of_image * joint_batch, "a batch"
@@ -165,7 +165,7 @@ def _check_scale(network: nn.Module, dataset: Mapping[str, Any], crop: int | Non
         return
     channels = 1 if dataset.get("color") in ("gray", "y") else 3
     batch = {"lq": torch.empty(1, channels, crop // scale, crop // scale), "sigma": torch.empty(1, 1, 1, 1)}
-    names = getattr(network, "inputs", ("lq",))
+    names = network_inputs(network)
     if any(name not in batch for name in names):
         return
     try:

@@ -54,7 +54,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
 
 def option_reference() -> str:
     """Return the reference as Markdown."""
-    tables = [(title, model, ()) for title, model in _SECTIONS]
+    tables: list[tuple[str, type[BaseModel], Iterable[str]]] = [(title, model, ()) for title, model in _SECTIONS]
     tables += [(f"`train` of {name}", model, TrainOptions.model_fields) for name, model in _train_options().items()]
     tables += [(f"`datasets.*` of {name}", model, ["phase"]) for name, model in _dataset_options().items()]
     return "\n".join([_INTRO, *(_section(*table) for table in tables)])

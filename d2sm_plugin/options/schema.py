@@ -102,4 +102,5 @@ class Options(Block):
 def options_of(train_options: type[TrainOptions]) -> type[Options]:
     """Return the shape of an option file for models that declare these ``train_options``."""
     field = Field(None, description=Options.model_fields["train"].description)
-    return create_model("Options", __base__=Options, train=(train_options | None, field))
+    train: Any = (train_options | None, field)
+    return create_model("Options", __base__=Options, train=train)

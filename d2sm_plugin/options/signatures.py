@@ -26,6 +26,10 @@ _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _PLAIN = (bool, int, float, str, Any, None, type(None))
 _SEQUENCES = (list, set, frozenset, Sequence, Iterable, Collection)
 _UNIONS = (Union, types.UnionType)
+#: Generics whose parameters are only known at run time.
+_DICT: Any = dict
+_LIST: Any = list
+_ANNOTATED: Any = Annotated
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def option_type(hint: Any) -> Any:
         marks = [Ge(mark.least) if isinstance(mark, AtLeast) else mark for mark in hint.__metadata__]
         constraints = [mark for mark in marks if not isinstance(mark, BlockOf)]
         inner = option_type(members[0])
-        return Annotated[(inner, *constraints)] if constraints else inner
+        return reduce(lambda narrowed, mark: _ANNOTATED[narrowed, mark], constraints, inner)
     if origin in _UNIONS:
         possible = [option_type(member) for member in members if option_type(member) is not Any or member is Any]
         return reduce(or_, possible) if possible else Any
@@ -134,10 +138,10 @@ def option_type(hint: Any) -> Any:
 def _collection(kind: Any, members: tuple[Any, ...]) -> Any:
     """Return the type of a list or block with such members; None for anything else."""
     if kind in (dict, Mapping):
-        return dict[str, option_type(members[1]) if members else Any]
+        return _DICT[str, option_type(members[1]) if members else Any]
     if kind in _SEQUENCES or (kind is tuple and (not members or members[1:] == (Ellipsis,))):
-        return list[option_type(members[0]) if members else Any]
+        return _LIST[option_type(members[0]) if members else Any]
     if kind is tuple:
         item = reduce(or_, [option_type(member) for member in members])
-        return Annotated[list[item], Len(len(members), len(members))]
+        return _ANNOTATED[_LIST[item], Len(len(members), len(members))]
     return None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any
 
 #: Signals that ask for an end, where the system has them: a scheduler, Ctrl-C, a terminal that closes.
 _ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
@@ -53,7 +55,7 @@ class DeadWorkersWait:
     """
 
     def __enter__(self) -> None:
-        self._before = None
+        self._before: Callable[[int, FrameType | None], Any] | int | None = None
 
     def from_now_on(self) -> None:
         """Take the handler away, which torch has set with its first worker."""

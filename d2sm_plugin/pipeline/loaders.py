@@ -107,12 +107,12 @@ class TrainBatches:
 
 def draw_order(blocks: Mapping[str, Mapping[str, Any]], lengths: Sequence[int], seed: int) -> DrawOrder:
     """Return the order in which training sets are drawn, as their blocks say it."""
-    ratios = [block.get("ratio") for block in blocks.values()]
+    ratios = [block["ratio"] for block in blocks.values() if block.get("ratio") is not None]
     return DrawOrder(
         lengths,
         seed,
         [block.get("dataset_enlarge_ratio", 1) for block in blocks.values()],
-        None if None in ratios else ratios,
+        ratios if len(ratios) == len(blocks) else None,
         [f"datasets.{key}" for key in blocks],
     )
 

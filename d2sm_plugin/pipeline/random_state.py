@@ -19,7 +19,8 @@ def seed_everything(seed: int) -> None:
 def random_state() -> dict[str, Any]:
     """Return the state of every generator, in types that ``torch.load(weights_only=True)`` accepts."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    words_of_numpy: Any = np.random.get_state()
+    name, keys, position, has_gauss, cached = words_of_numpy
     return {
         "python": [version, list(words), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],

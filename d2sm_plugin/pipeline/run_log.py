@@ -116,5 +116,6 @@ def _remove_handlers(logger: logging.Logger) -> None:
 
 def _log_thread(raised: threading.ExceptHookArgs) -> None:
     name = raised.thread.name if raised.thread is not None else "a thread"
-    info = (raised.exc_type, raised.exc_value, raised.exc_traceback)
+    error = raised.exc_value if raised.exc_value is not None else raised.exc_type()
+    info = (raised.exc_type, error, raised.exc_traceback)
     logging.getLogger(HOST_LOGGER).error(f"{name}: {raised.exc_type.__name__}: {raised.exc_value}", exc_info=info)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
 import numpy as np
 from torch import Tensor
@@ -15,13 +15,35 @@ from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import check_numbers, to_uint8
-from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.pipeline.distributed import gather_objects, world
-from d2sm_plugin.pipeline.loaders import EvaluationLoader
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.registry import METRIC_REGISTRY, lookup
 from d2sm_plugin.seg.scorer import SegmentationScorer
+
+#: Name of a set -> number of its images, and the mean of each metric.
+Results = dict[str, tuple[int, dict[str, float]]]
+
+
+class Restores(Protocol):
+    """Model as the evaluator takes one, such as :class:`~d2sm_plugin.models.d2sm_model.D2SMModel`."""
+
+    def restore(self, batch: Mapping[str, Any], tile: int | None = None, tile_overlap: int | None = None) -> Tensor:
+        """Restored images (B, C, H, W) of a batch."""
+
+    def measure(self, batch: Mapping[str, Any], restored: Tensor) -> list[dict[str, float]]:
+        """Figures of each image beside those of ``val.metrics``."""
+
+
+class GroupedBatches(Protocol):
+    """Loader as the evaluator takes one, such as :class:`~d2sm_plugin.pipeline.loaders.EvaluationLoader`."""
+
+    @property
+    def dataset(self) -> Any:
+        """Dataset of this rank's share, with a length."""
+
+    def groups(self) -> Iterator[list[dict[str, Any]]]:
+        """Batches, in groups that all ranks go through together."""
 
 
 class ImageMetric:
@@ -83,7 +105,7 @@ class Evaluator:
     def __init__(
         self,
         options: Mapping[str, Any],
-        loaders: Mapping[str, EvaluationLoader],
+        loaders: Mapping[str, GroupedBatches],
         pictures: Path | None,
         every_restored: bool,
         device: Any,
@@ -96,9 +118,13 @@ class Evaluator:
         block = self.val["segmentation"]
         self.segmentation = SegmentationScorer(block, device) if block is not None else None
 
-    def run(
-        self, model: D2SMModel, iteration: int, stop: Callable[[], bool] = lambda: False
-    ) -> dict[str, tuple[int, dict[str, float]]] | None:
+    @overload
+    def run(self, model: Restores, iteration: int) -> Results: ...
+
+    @overload
+    def run(self, model: Restores, iteration: int, stop: Callable[[], bool]) -> Results | None: ...
+
+    def run(self, model: Restores, iteration: int, stop: Callable[[], bool] = lambda: False) -> Results | None:
         """Measure every set.
 
         Args:
@@ -125,7 +151,7 @@ class Evaluator:
             OptionError: naming the metric and the image.
         """
         for loader in self.loaders.values():
-            if not self.metrics or not len(loader.dataset):  # type: ignore[arg-type]
+            if not self.metrics or not len(loader.dataset):
                 continue
             with untouched_random_state():
                 sample = loader.dataset[0]
@@ -133,14 +159,14 @@ class Evaluator:
             self._measure(image_keys(batch)[0], _image_row(batch, batch.get("gt", batch["lq"]), 0))
 
     def _run_set(
-        self, model: D2SMModel, name: str, loader: EvaluationLoader, iteration: int, stop: Callable[[], bool]
+        self, model: Restores, name: str, loader: GroupedBatches, iteration: int, stop: Callable[[], bool]
     ) -> tuple[int, dict[str, float]] | None:
         rows: list[tuple[str, dict[str, float]]] = []
         if self.segmentation is not None:
             self.segmentation.start()
-        shown = -(-self.val["max_pictures"] // world()[1]) if not self.every_restored else len(loader.dataset)  # type: ignore[arg-type]
+        shown = -(-self.val["max_pictures"] // world()[1]) if not self.every_restored else len(loader.dataset)
         bar = tqdm(
-            total=len(loader.dataset),  # type: ignore[arg-type]
+            total=len(loader.dataset),
             desc=name,
             unit="image",
             leave=False,
@@ -159,7 +185,7 @@ class Evaluator:
         return self._mean(rows)
 
     def _run_batch(
-        self, model: D2SMModel, name: str, batch: Mapping[str, Any]
+        self, model: Restores, name: str, batch: Mapping[str, Any]
     ) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, float]]]:
         """Restore a batch, and yield the key of each image, its pictures by name, and what was measured of it."""
         keys = image_keys(batch)
@@ -213,7 +239,7 @@ def image_keys(batch: Mapping[str, Any]) -> list[str]:
     return [Path(path).stem for path in paths]
 
 
-def _image_row(batch: Mapping[str, Any], restored: Tensor, position: int) -> dict[str, np.ndarray]:
+def _image_row(batch: Mapping[str, Any], restored: Sequence[Tensor] | Tensor, position: int) -> dict[str, np.ndarray]:
     images = {"input": to_uint8(batch["lq"][position]), "restored": to_uint8(restored[position])}
     if "gt" in batch:
         images["clean"] = to_uint8(batch["gt"][position])

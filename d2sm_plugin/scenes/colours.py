@@ -22,6 +22,12 @@ def vary(rng: np.random.Generator, colour: Colour, spread: float = 0.12) -> Colo
     return float(red), float(green), float(blue)
 
 
+def scaled(colour: Colour, factor: float) -> Colour:
+    """The colour at another brightness."""
+    red, green, blue = colour
+    return factor * red, factor * green, factor * blue
+
+
 def pick(rng: np.random.Generator, colours: Sequence[Colour], spread: float = 0.12) -> Colour:
     """One of the colours, varied."""
     return vary(rng, colours[int(rng.integers(len(colours)))], spread)

@@ -136,7 +136,7 @@ def draw_ground(canvas: Canvas, rng: np.random.Generator, street: Street) -> Non
     for side in (street.left, street.right):
         _draw_kerb(canvas, street, side, paving)
     if street.crossing is not None:
-        _draw_side_street(canvas, street, road)
+        _draw_side_street(canvas, street, street.crossing, road)
     _draw_wear(canvas, rng, street, road)
     _draw_markings(canvas, rng, street)
 
@@ -151,8 +151,8 @@ def _draw_kerb(canvas: Canvas, street: Street, side: Side, paving: Paint) -> Non
     canvas.polygon(_strip(street, side.road, side.road + side.sign * 0.18, KERB), stone)
 
 
-def _draw_side_street(canvas: Canvas, street: Street, road: Paint) -> None:
-    near, far = street.crossing, street.crossing + street.crossing_width
+def _draw_side_street(canvas: Canvas, street: Street, near: float, road: Paint) -> None:
+    far = near + street.crossing_width
     left, right = street.left.road - 120, street.right.road + 120
     canvas.polygon(np.array(((left, 0, near), (right, 0, near), (right, 0, far), (left, 0, far))), road)
 
@@ -172,7 +172,7 @@ def _draw_wear(canvas: Canvas, rng: np.random.Generator, street: Street, road: P
     for _ in range(int(rng.integers(0, 6))):
         x, z = rng.uniform(street.left.road + 1, street.right.road - 1), rng.uniform(4, 30)
         wide, long = rng.uniform(0.4, 1.6), rng.uniform(0.8, 5.0)
-        x += street.shift(z)
+        x += float(street.shift(z))
         corners = ((x - wide, 0, z), (x + wide, 0, z), (x + wide, 0, z + long), (x - wide, 0, z + long))
         canvas.polygon(np.array(corners), road.tone(rng.choice((0.75, 0.85, 1.15))))
     for _ in range(int(rng.integers(0, 3))):

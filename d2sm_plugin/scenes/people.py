@@ -49,7 +49,7 @@ def draw_person(canvas: Canvas, rng: np.random.Generator, x: float, z: float) ->
     stride, swing = rng.uniform(0, 0.28), rng.uniform(-0.2, 0.2)
     hem = rng.choice((0.82, 0.82, 0.6, 0.5))
     figure.shadow(0.22, 1.75)
-    figure.draw(limb((-0.2, 1.38), (-0.27 - swing, 0.86), 0.12, 0.08), label, tuple(0.7 * c for c in top))
+    figure.draw(limb((-0.2, 1.38), (-0.27 - swing, 0.86), 0.12, 0.08), label, colours.scaled(top, 0.7))
     for side, foot in ((-0.09, -0.07 - stride), (0.09, 0.07 + stride)):
         figure.draw(limb((side, 0.88), (foot, 0.04), 0.17, 0.11), label, trousers)
         figure.draw(limb((foot - 0.06, 0.035), (foot + 0.1, 0.035), 0.08), label, colours.rgb(40, 34, 32))
@@ -57,7 +57,7 @@ def draw_person(canvas: Canvas, rng: np.random.Generator, x: float, z: float) ->
         ((-0.16, 1.44), (0.16, 1.44), (0.23, 1.34), (0.19, 0.95), (0.2, hem), (-0.2, hem), (-0.19, 0.95), (-0.23, 1.34))
     )
     figure.draw(torso, label, top)
-    figure.draw(limb((0.2, 1.38), (0.27 + swing, 0.86), 0.12, 0.08), label, tuple(0.82 * c for c in top))
+    figure.draw(limb((0.2, 1.38), (0.27 + swing, 0.86), 0.12, 0.08), label, colours.scaled(top, 0.82))
     figure.draw(oval(0.27 + swing, 0.83, 0.05, 0.06), label, skin)
     if rng.uniform() < 0.35:
         bag = colours.pick(rng, colours.CLOTHES, 0.3)
@@ -137,7 +137,7 @@ def _rider(
     centre = shoulder[0] * (0.25 if along else 1.0)
     hip = saddle[0] * (0.3 if along else 1.0)
     body.draw(limb((hip, saddle[1] - 0.06), (centre, shoulder[1] + 0.05), 0.3 * wide, 0.38 * wide), label, top)
-    sleeve = tuple(0.78 * c for c in top)
+    sleeve = colours.scaled(top, 0.78)
     if along:
         for arm in (-1, 1):
             body.draw(limb((centre + arm * 0.2 * wide, shoulder[1]), (arm * 0.3 * wide, grip[1]), 0.12), label, sleeve)

@@ -82,8 +82,8 @@ def _camera(rng: np.random.Generator, height: int, width: int) -> Camera:
     focal = rng.uniform(1.45, 1.75) * np.sqrt(height * width / 2)
     centre = width * (0.5 + rng.uniform(-0.1, 0.1))
     horizon = height * rng.uniform(0.42, 0.52)
-    lens = (float(value) * SUPERSAMPLING for value in (focal, centre, horizon))
-    return Camera(width * SUPERSAMPLING, height * SUPERSAMPLING, *lens, rng.uniform(1.3, 2.0))
+    focal, centre, horizon = (float(value) * SUPERSAMPLING for value in (focal, centre, horizon))
+    return Camera(width * SUPERSAMPLING, height * SUPERSAMPLING, focal, centre, horizon, rng.uniform(1.3, 2.0))
 
 
 def _weather(rng: np.random.Generator) -> tuple[Weather, np.ndarray, float]:

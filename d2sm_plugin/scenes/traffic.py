@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -172,8 +173,7 @@ def _cast_parked(cast: Cast, side: Side, draw: Callable[..., None]) -> None:
     rng = cast.rng
     z, x = rng.uniform(6, 22), side.verge + side.sign * rng.uniform(0.6, 1.3)
     for _ in range(int(rng.integers(1, 4))):
-        heading = rng.uniform(0, 2 * np.pi)
-        cast.place(lambda canvas, own, px, pz, heading=heading: draw(canvas, own, px, pz, heading), x, z)
+        cast.place(partial(draw, heading=rng.uniform(0, 2 * np.pi)), x, z)
         z += rng.uniform(0.9, 1.8)
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -60,14 +61,14 @@ class _Inert:
 class _InertDict:
     """Makes a plain dict in place of a subclass, because ``weights_only`` fills no other."""
 
-    def __new__(cls, *_args: object) -> dict:  # type: ignore[misc]
+    def __new__(cls, *_args: object) -> dict[Any, Any]:  # type: ignore[misc]
         return {}
 
 
 class _InertList:
     """Makes a plain list likewise."""
 
-    def __new__(cls, *_args: object) -> list:  # type: ignore[misc]
+    def __new__(cls, *_args: object) -> list[Any]:  # type: ignore[misc]
         return []
 
 
@@ -113,10 +114,10 @@ def _described_classes(meta: object) -> tuple[tuple[str, ...], tuple[tuple[int, 
     palette = described.get("palette")
     names = tuple(str(name) for name in classes) if isinstance(classes, (list, tuple)) else ()
     try:
-        colours = tuple(tuple(int(v) for v in row) for row in palette or ())
+        colours = tuple((int(red), int(green), int(blue)) for red, green, blue in palette or ())
     except (TypeError, ValueError):
         colours = ()
-    if len(colours) != len(names) or not all(len(c) == 3 and 0 <= min(c) <= max(c) <= 255 for c in colours):
+    if len(colours) != len(names) or not all(0 <= min(c) <= max(c) <= 255 for c in colours):
         colours = ()  # as from a file that names none; others are made up
     return names, colours
 

@@ -42,6 +42,9 @@ class Preprocessor(nn.Module):
         OptionError: for a preprocessor that is no ``SegDataPreProcessor``.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, block: Mapping[str, Any]) -> None:
         super().__init__()
         if block.get("type", "SegDataPreProcessor") != "SegDataPreProcessor":

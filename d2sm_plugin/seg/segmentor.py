@@ -50,7 +50,7 @@ class Segmentor(nn.Module):
         label_values: NDArray[np.uint8] = AS_STORED,
     ) -> None:
         super().__init__()
-        self.network = network.requires_grad_(False).eval()
+        self.network: Any = network.requires_grad_(False).eval()  # mmseg's classes have no annotations
         self.preprocessor = preprocessor
         self.classes = classes
         self.palette = palette

@@ -79,13 +79,9 @@ class FaceSquare:
         to_photograph = np.array(
             [[cos, -sin, x - cos * middle + sin * middle], [sin, cos, y - sin * middle - cos * middle]]
         )
-        crop = cv2.warpAffine(
-            photograph,
-            to_photograph,
-            (side, side),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        flags, border = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+        cut = cv2.warpAffine(photograph, to_photograph, (side, side), flags=flags, borderMode=border)
+        crop = np.asarray(cut, np.uint8)
         return crop if size is None else scale_face(crop, _NO_POINTS, size)[0]
 
     def to_crop(self, points: NDArray[np.floating], size: int | None) -> NDArray[np.float32]:

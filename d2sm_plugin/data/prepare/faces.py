@@ -109,10 +109,10 @@ def _scheme(labels: Mapping[str, FaceLabel], arguments: argparse.Namespace) -> P
     """The set of landmarks that is named, or the one with as many points, if there is one."""
     count = len(next(iter(labels.values())).points)
     if arguments.points is not None:
-        scheme = point_set(arguments.points, "--points")
-        if scheme.count != count:
-            raise DataError(f"{arguments.landmarks}: {count} landmarks a face, but {scheme.name} has {scheme.count}")
-        return scheme
+        named = point_set(arguments.points, "--points")
+        if named.count != count:
+            raise DataError(f"{arguments.landmarks}: {count} landmarks a face, but {named.name} has {named.count}")
+        return named
     scheme = next((scheme for scheme in POINT_SETS.values() if scheme.count == count), None)
     if scheme is None and arguments.align:
         raise OptionError(f"--align: it needs to know the eyes, and no set of {count} landmarks is known")

@@ -176,9 +176,11 @@ def _end_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        multiprocessing.parent_process().join()  # os.getppid() may be that of Python's fork server
-        os._exit(1)
+        if parent is not None:
+            parent.join()  # os.getppid() may be that of Python's fork server
+            os._exit(1)
 
+    parent = multiprocessing.parent_process()
     threading.Thread(target=watch, daemon=True).start()
 
 

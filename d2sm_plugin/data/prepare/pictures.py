@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Windows:
     size: int
     step: int
 
-    def cut(self, pixels: NDArray, source: str) -> list[NDArray]:
+    def cut(self, pixels: NDArray[Any], source: str) -> list[NDArray[Any]]:
         """Return the windows of an image, row by row.
 
         Raises:
@@ -157,14 +158,14 @@ def pair_job_files(
     return [(key, images[key], labels[key]) for key in sorted(images)]
 
 
-def _encode(key: str, pixels: NDArray, level: int, windows: Windows | None, source: str) -> list[Record]:
+def _encode(key: str, pixels: NDArray[Any], level: int, windows: Windows | None, source: str) -> list[Record]:
     if windows is None:
         return [_png_record(key, pixels, level)]
     cut = windows.cut(pixels, source)
     return [_png_record(f"{key}_s{number:03d}", window, level) for number, window in enumerate(cut, start=1)]
 
 
-def _png_record(key: str, pixels: NDArray, level: int) -> Record:
+def _png_record(key: str, pixels: NDArray[Any], level: int) -> Record:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     return Record(key, encode_png(pixels, level), (*pixels.shape[:2], channels), ".png", level)
 

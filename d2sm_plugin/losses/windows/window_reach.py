@@ -13,6 +13,7 @@ from torch import Tensor
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features.interface import Extractor, Part
 
+
 class Reach(NamedTuple):
     """Pixels that a cell of a map sees: those ``before`` its own first one, and the last one ``after`` it."""
 

@@ -39,7 +39,7 @@ train_pipeline = [
 test_pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
 
 
-def _subset(name, pipeline):
+def _subset(name: str, pipeline: object) -> dict[str, object]:
     return {
         "_delete_": True,
         "type": "BaseSegDataset",

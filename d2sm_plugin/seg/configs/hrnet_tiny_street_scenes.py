@@ -8,7 +8,7 @@ widths = (24, 32, 48, 64)
 norm_cfg = {"type": "BN", "requires_grad": True}
 
 
-def _stage(branches, block, blocks, channels):
+def _stage(branches: int, block: str, blocks: int, channels: tuple[int, ...]) -> dict[str, object]:
     return {
         "num_modules": 1,
         "num_branches": branches,

@@ -92,8 +92,9 @@ def table_rows(
     rows = []
     for number, (variant, timing) in enumerate(timings.items()):
         wall, cpu = statistics.median(timing.wall), statistics.median(timing.cpu)
-        measured = threads is not None and case.in_this_process
-        memory = "" if not measured else f"{peak_memory(name, variant, settings, threads):.0f}"
+        memory = ""
+        if threads is not None and case.in_this_process:
+            memory = f"{peak_memory(name, variant, settings, threads):.0f}"
         rows.append(
             [
                 f"`{name}` {case.title}" if number == 0 else "",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from d2sm_plugin.data.decoding import decode_rgb
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.features import build_extractor
-from d2sm_plugin.features.frozen_extractor import FrozenExtractor
+from d2sm_plugin.features.interface import can_split
 from d2sm_plugin.files import whole_file
 from d2sm_plugin.losses import PatchSampler, semantic_divergence
 from d2sm_plugin.losses.windows.window_reach import measure_reach
@@ -36,13 +36,13 @@ class _Way(NamedTuple):
     name: str
     fold: bool
     channels_last: bool
-    options: dict[str, object]
+    options: dict[str, Any]
 
 
-def _ways(network: FrozenExtractor, foldable: bool) -> list[_Way]:
+def _ways(network: nn.Module, foldable: bool) -> list[_Way]:
     plain = [_Way(_FIRST, False, False, {}), _Way("crop, plain layout", True, False, {})]
     ways = [*(plain if foldable else [_Way(_FIRST, True, False, {})]), _Way("crop", True, True, {})]
-    strides = [stride for stride in (2, 4, 8, 16) if _can_split(network, stride)]
+    strides = [stride for stride in (2, 4, 8, 16) if _splits_at(network, stride)]
     for border in ("padded", "open"):
         for stride in strides:
             options = {"mode": "shared", "shared_stride": stride, "border": border}
@@ -52,11 +52,14 @@ def _ways(network: FrozenExtractor, foldable: bool) -> list[_Way]:
     return ways
 
 
-def _can_split(network: FrozenExtractor, stride: int) -> bool:
+def _splits_at(network: nn.Module, stride: int) -> bool:
     """Tell whether there is a map of this stride, and the padding of a window of 224 leaves half of it to share."""
+    example = next(network.parameters())
+    if not can_split(network):
+        return False
     try:
         early, _ = network.split(stride)
-        reach = measure_reach(early, stride, network.mean)
+        reach = measure_reach(early, stride, example)
     except OptionError:
         return False
     return reach.before + reach.after < 224 // 2
@@ -110,7 +113,7 @@ def _clear_image(image: Path) -> Tensor:
 
 def _network(
     block: Mapping[str, Any], foldable: bool, fold: bool, channels_last: bool, settings: Settings
-) -> FrozenExtractor:
+) -> nn.Module:
     torch.manual_seed(0)  # for random weights
     network = build_extractor({**block, "fold": fold} if foldable else block, "benchmark").to(settings.device)
     return network.to(memory_format=torch.channels_last) if channels_last else network

@@ -43,7 +43,7 @@ class _Clock:
 
 def measure_parts(settings: Settings, shared: bool) -> Callable[[], dict[str, float]]:
     """Return one measured iteration: CPU seconds by part."""
-    block = deepcopy(D2SM)
+    block: dict[str, Any] = deepcopy(D2SM)
     block["patches"]["mode"] = "shared" if shared else "crop"
     block["extractor"]["fold"] = shared
     model, batches = training(settings, {"pixel_opt": {"type": "L1Loss"}, "d2sm_opt": block}, channels_last=shared)

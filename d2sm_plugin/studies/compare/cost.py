@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,8 @@ def measure_training(raw: Mapping[str, Any], steps: int, drop: int) -> dict[str,
         drop: first steps that do not count.
     """
     options = deepcopy(dict(raw))
-    for block in training_blocks(options["datasets"]).values():
-        block["num_worker_per_gpu"] = 0
+    for key in training_blocks(options["datasets"]):
+        options["datasets"][key]["num_worker_per_gpu"] = 0
     options = validate_options(options)
     options |= start_processes("none", options["num_gpu"])
     seed_everything(options["manual_seed"])
@@ -155,7 +156,7 @@ def measure_training(raw: Mapping[str, Any], steps: int, drop: int) -> dict[str,
     with closing(iter(data)) as batches:
         for step in range(1, steps + 1):
             group = [next(batches) for _ in range(options["train"]["accumulate"])]
-            times.append(timed(lambda g=group, s=step: model.train_step(g, s), device))
+            times.append(timed(partial(model.train_step, group, step), device))
     peak = torch.cuda.max_memory_allocated() if on_gpu else peak_resident()
     wall, cpu = zip(*times[drop:], strict=True)
     return {

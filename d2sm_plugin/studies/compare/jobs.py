@@ -109,7 +109,7 @@ class SuiteRun:
             return "finished"
         if self.busy():
             return "running"
-        if self.trained():
+        if self.train is None or self.trained():
             return "to test"
         steps = CheckpointStore(self.experiment).iterations()
         return f"stopped at step {steps[-1]:,} of {self.train['train']['total_iter']:,}" if steps else "not started"

@@ -123,12 +123,13 @@ def plot_trade(scores: Scores, path: Path, across: str = "psnr", up: str = "mIoU
 
 def _legend(figure: Figure, order: Sequence[str]) -> None:
     """Name what any panel shows, in this order."""
-    handles = {}
+    handles: dict[str, Any] = {}
     for axes in figure.axes:
         shown, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, shown, strict=True))
     names = [name for name in order if name in handles]
-    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=3, fontsize="small")
+    shown = [handles[name] for name in names]
+    figure.legend(shown, names, loc="outside lower center", ncols=3, fontsize="small")
 
 
 def _pairs(columns: Sequence[Column], across: str, up: str) -> list[tuple[Column, Column]]:

@@ -52,10 +52,10 @@ def measure_references(options: Mapping[str, Any]) -> dict[str, dict[str, float]
     plain = {**options, "val": quiet}
     if options["scale"] == 1:
         evaluator = Evaluator(plain, loaders, None, True, device)
-        for name, (_, metrics) in evaluator.run(PassThrough("lq"), 0).items():  # type: ignore[arg-type]
+        for name, (_, metrics) in evaluator.run(PassThrough("lq"), 0).items():
             found[name] |= metrics
     if options["val"]["segmentation"] is not None:
         evaluator = Evaluator({**plain, "val": {**quiet, "metrics": {}}}, loaders, None, True, device)
-        for name, (_, metrics) in evaluator.run(PassThrough("gt"), 0).items():  # type: ignore[arg-type]
+        for name, (_, metrics) in evaluator.run(PassThrough("gt"), 0).items():
             found[name] |= {f"{CLEAN_PREFIX}{metric}": value for metric, value in metrics.items()}
     return found

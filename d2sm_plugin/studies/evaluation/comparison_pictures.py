@@ -16,7 +16,7 @@ def thumbnail(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     height = round(image.shape[0] * width / image.shape[1])
     if image.shape[1] <= width:
         return image
-    return cv2.resize(image, (width, max(1, height)), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(image, (width, max(1, height)), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def stack(rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -17,7 +17,17 @@ from d2sm_plugin.studies.evaluation.method_colours import colour_of
 from d2sm_plugin.studies.evaluation.paired_statistics import PairedStatistics
 
 _HEADERS = ("σ", "images", "KL (sum)", "KL / sample", "reverse KL", "feature MSE", "cosine distance", "own nearest [%]")
-_COLUMNS = ("extractor", "sigma", "method", "images", "samples", "groups", "kl", "kl_per_sample", "reverse_kl")
+_COLUMNS: tuple[str, ...] = (
+    "extractor",
+    "sigma",
+    "method",
+    "images",
+    "samples",
+    "groups",
+    "kl",
+    "kl_per_sample",
+    "reverse_kl",
+)
 _COLUMNS += ("reverse_kl_per_sample", "feature_mse", "cosine_distance", "own_nearest")
 
 

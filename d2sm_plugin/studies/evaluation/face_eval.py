@@ -129,7 +129,7 @@ def evaluate_faces(
         f"NRMSE of {finder.scheme.count} landmarks, normalised by {', '.join(units)}; {REPORTED} is the one to report.",
     ]
     scores = FaceScores([method.name for method in methods], notes)
-    shown = spread(clean.keys, max_pictures if pictures is not None else 0)
+    shown = spread(clean.keys, max_pictures)
     rows = []
     for key in tqdm(clean.keys, desc="comparing", unit="face", dynamic_ncols=True):
         reference = clean.read_rgb(key)
@@ -138,10 +138,10 @@ def evaluate_faces(
         for name, face in faces.items():
             errors = {f"NRMSE {unit}": nrmse(found[name], landmarks[key], finder.scheme.name, unit) for unit in units}
             scores.add(name, key, {**measure_face(face, reference, crop_border), **errors})
-        if key in shown:
+        if pictures is not None and key in shown:
             rows.append(_picture(key, faces, found, landmarks[key], scores))
             write_png(pictures / f"{key}.png", rows[-1])
-    if rows:
+    if pictures is not None and rows:
         write_png(pictures / "comparison.png", stack(rows))
     return scores
 

@@ -91,7 +91,7 @@ def evaluate(
         DataError: when an image does not decode, or its size differs from the clean one's; the message names it.
         OptionError: when the border leaves nothing of an image.
     """
-    shown = spread(clean.keys, max_pictures if pictures is not None else 0)
+    shown = spread(clean.keys, max_pictures)
     scores = Scores([method.name for method in methods], crop_border)
     rows = []
     for key in tqdm(clean.keys, desc="comparing", unit="image", dynamic_ncols=True):
@@ -102,12 +102,12 @@ def evaluate(
         for name, image in images.items():
             psnr, ssim = measure(image, reference, crop_border)
             scores.add(name, key, psnr, ssim)
-        if key in shown:
+        if pictures is not None and key in shown:
             labelled = {f"{name} {scores.psnr_of(name, key):.2f} dB": image for name, image in images.items()}
             columns = {name: thumbnail(image, _COLUMN_WIDTH) for name, image in {**labelled, CLEAN: reference}.items()}
             rows.append(side_by_side(columns))
             write_png(pictures / f"{key}.png", rows[-1])
-    if rows:
+    if pictures is not None and rows:
         write_png(pictures / "comparison.png", stack(rows))
     return scores
 

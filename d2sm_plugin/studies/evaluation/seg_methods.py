@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -48,6 +49,9 @@ def noisy_and_restored(
         image = torch.from_numpy(clean.read(key)).permute(2, 0, 1).float() / 255
         return image + noise_for_key(key, sigma, tuple(image.shape))
 
+    def degraded(key: str, sigma: float) -> Image:
+        return to_uint8(noisy(key, sigma))
+
     def restored(key: str, sigma: float) -> Image:
         batch = {
             "lq": noisy(key, sigma)[None].to(device),
@@ -57,8 +61,8 @@ def noisy_and_restored(
 
     rows = [clean]
     for sigma in sigmas:
-        rows.append(_row(f"noisy {sigma:g}", clean, lambda key, s=sigma: to_uint8(noisy(key, s))))
-        rows.append(_row(f"{name} {sigma:g}", clean, lambda key, s=sigma: restored(key, s), computed=True))
+        rows.append(_row(f"noisy {sigma:g}", clean, partial(degraded, sigma=sigma)))
+        rows.append(_row(f"{name} {sigma:g}", clean, partial(restored, sigma=sigma), computed=True))
     return rows
 
 

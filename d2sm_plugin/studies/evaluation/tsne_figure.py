@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2sm_plugin.studies.evaluation.method_colours import colour_of
-from d2sm_plugin.studies.evaluation.semantic_methods import CLEAN
+from d2sm_plugin.studies.evaluation.seg_methods import CLEAN
 from d2sm_plugin.studies.evaluation.separation import Separation
 
 if TYPE_CHECKING:
@@ -48,15 +48,14 @@ def draw(points: Mapping[str, NDArray[np.float64]], scores: Mapping[str, Separat
     for axes in panels[len(methods) :]:
         axes.set_axis_off()
     figure.suptitle(title, size=11)
-    handles = {}
+    handles: dict[str, Any] = {}
     for axes in panels[: len(methods)]:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     order = [*methods, CLEAN]
-    legend = figure.legend(
-        [handles[name] for name in order], order, loc="outside lower center", ncols=len(order), markerscale=2.5
-    )
-    for handle in legend.legend_handles:
+    shown = [handles[name] for name in order]
+    legend = figure.legend(shown, order, loc="outside lower center", ncols=len(order), markerscale=2.5)
+    for handle in filter(None, legend.legend_handles):
         handle.set_alpha(1)
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
@@ -69,9 +68,11 @@ def _panel(
     from matplotlib.collections import LineCollection
 
     if lines:
-        axes.add_collection(LineCollection(np.stack([points, clear], 1), colors=colour, linewidths=0.4, alpha=0.25))
-    axes.scatter(*clear.T, s=9, color=_CLEAR, alpha=0.7, linewidths=0, label=CLEAN)
-    axes.scatter(*points.T, s=9, color=colour, alpha=0.75, linewidths=0, label=name)
+        axes.add_collection(
+            LineCollection(list(np.stack([points, clear], 1)), colors=colour, linewidths=0.4, alpha=0.25)
+        )
+    axes.scatter(clear[:, 0], clear[:, 1], s=9, color=_CLEAR, alpha=0.7, linewidths=0, label=CLEAN)
+    axes.scatter(points[:, 0], points[:, 1], s=9, color=colour, alpha=0.75, linewidths=0, label=name)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_box_aspect(1)

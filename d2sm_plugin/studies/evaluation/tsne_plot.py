@@ -17,8 +17,9 @@ from d2sm_plugin.arguments import MAX_SEED, Parser, number, out_folder, whole
 from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import write_csv, write_whole
+from d2sm_plugin.studies.evaluation.seg_methods import CLEAN
 from d2sm_plugin.studies.evaluation.semantic_features import collect_samples
-from d2sm_plugin.studies.evaluation.semantic_methods import CLEAN, add_material_arguments, gather_material
+from d2sm_plugin.studies.evaluation.semantic_methods import add_material_arguments, gather_material
 from d2sm_plugin.studies.evaluation.semantic_views import read_views
 from d2sm_plugin.studies.evaluation.separation import (
     FOLDS,
@@ -32,7 +33,15 @@ from d2sm_plugin.studies.evaluation.separation import (
 )
 from d2sm_plugin.studies.evaluation.tsne_figure import draw
 
-_HEADERS = ("extractor", "σ", "images", "own nearest [%]", "mixed [%]", "silhouette", "C2ST linear [%]")
+_HEADERS: tuple[str, ...] = (
+    "extractor",
+    "σ",
+    "images",
+    "own nearest [%]",
+    "mixed [%]",
+    "silhouette",
+    "C2ST linear [%]",
+)
 _HEADERS += (f"C2ST {NEIGHBOURS + 1}-nearest [%]",)
 _COLUMNS = ("extractor", "sigma", "method", *Separation._fields)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -13,7 +15,7 @@ def build(settings: Settings) -> Case:
     side = 16 if settings.small else 64
 
     def prepare(dtype: torch.dtype, layout: torch.memory_format) -> Step:
-        options = {"dtype": dtype, "device": settings.device}
+        options: dict[str, Any] = {"dtype": dtype, "device": settings.device}
         maps = torch.randn(4, 96, side, side, **options).contiguous(memory_format=layout).requires_grad_()
         weight = (torch.randn(96, 96, 3, 3, **options) / 30).contiguous(memory_format=layout).requires_grad_()
         gradient = torch.randn(4, 96, side, side, **options).contiguous(memory_format=layout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from d2sm_plugin.losses import QueueSampler
 from d2sm_plugin.statistics.formula import PrintedQueue
@@ -25,7 +26,7 @@ def build(settings: Settings) -> Case:
     )
 
 
-def full_queue_step(size: int, settings: Settings, **options: str) -> Callable[[], Step]:
+def full_queue_step(size: int, settings: Settings, **options: Any) -> Callable[[], Step]:
     """Return what prepares a full queue of this size and returns its step."""
 
     def prepare() -> Step:

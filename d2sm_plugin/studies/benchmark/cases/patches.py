@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from d2sm_plugin.losses import PatchSampler
@@ -13,7 +15,7 @@ def build(settings: Settings) -> Case:
     """All windows (224, stride 56) of a 512x512 image (280x280 when small), restored and clear, and their gradient."""
     side = 280 if settings.small else 512
 
-    def prepare(layout: torch.memory_format, fold: bool = True, **options: object) -> Step:
+    def prepare(layout: torch.memory_format, fold: bool = True, **options: Any) -> Step:
         network = extractor(settings, fold=fold).to(memory_format=layout)
         sampler = PatchSampler(224, 56, **options).to(settings.device)
         restored, clear = (image.contiguous(memory_format=layout) for image in image_pair(1, side, settings))
@@ -25,7 +27,7 @@ def build(settings: Settings) -> Case:
 
         return step
 
-    shared = {"mode": "shared", "shared_stride": 4}
+    shared: dict[str, Any] = {"mode": "shared", "shared_stride": 4}
     plain, last = torch.contiguous_format, torch.channels_last
     return Case(
         f"windows of one {side}x{side} image through EfficientNet-Lite0",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from d2sm_plugin.studies.benchmark.measure import Case, Settings
 from d2sm_plugin.studies.benchmark.processes import prepare_processes
 
@@ -15,9 +17,7 @@ def build(settings: Settings, queue: int = 1024) -> Case:
         f"loss step of each of several processes, q={size:,}, N={_ROWS} each, D={_DIMENSION}",
         "1 process",
         {
-            f"{count} process{'es' if count > 1 else ''}": lambda count=count: prepare_processes(
-                count, _ROWS, _DIMENSION, size
-            )
+            f"{count} process{'es' if count > 1 else ''}": partial(prepare_processes, count, _ROWS, _DIMENSION, size)
             for count in counts
         },
         rounds=9,
