@@ -11,7 +11,8 @@ from torch import Tensor
 
 from d2sm_plugin.scenes.street_scenes import render_scene
 from d2sm_plugin.seg.classes import CITYSCAPES
-from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores
+from d2sm_plugin.seg.confusion import SegScores
+from d2sm_plugin.seg.scored_set import ScoredSet
 from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor
 
 DEMO_CONFIG = "hrnet_tiny_street_scenes"
@@ -43,12 +44,12 @@ def score_scenes(
         sigma: noise level on the scale of 0 to 255, added before ``restore``.
         restore: maps (1, 3, H, W) images in [0,1], not clipped, to restored ones; None leaves them noisy.
     """
-    matrix = ConfusionMatrix(len(CITYSCAPES))
+    scored = ScoredSet(segmentor, CITYSCAPES, "generated scenes", "scene {}".format)
     for seed in seeds:
         scene = render_scene(seed, size)
         noise = np.random.default_rng((seed, 1)).standard_normal(scene.image.shape)
         image = scene.image.astype(np.float32) / 255 + (noise * (sigma / 255)).astype(np.float32)
         batch = torch.from_numpy(image.transpose(2, 0, 1)[None].copy())
         restored = batch if restore is None else restore(batch)
-        matrix.update(segmentor.predict(restored)[0].cpu(), torch.from_numpy(scene.label))
-    return matrix.scores(CITYSCAPES.names)
+        scored.add(str(seed), restored[0], torch.from_numpy(scene.label))
+    return scored.scores()

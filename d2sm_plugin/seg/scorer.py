@@ -13,13 +13,12 @@ from pydantic import ConfigDict, Field, PositiveInt
 from torch import Tensor
 
 from d2sm_plugin.blocks import Block, read_block
-from d2sm_plugin.data.image_store import ImageStore, open_images
+from d2sm_plugin.data.image_store import open_images
 from d2sm_plugin.errors import DataError
-from d2sm_plugin.seg.classes import ClassSet
-from d2sm_plugin.seg.confusion import ConfusionMatrix
-from d2sm_plugin.seg.label_values import AS_STORED, describe
+from d2sm_plugin.seg.label_values import describe
 from d2sm_plugin.seg.overlay import overlay
 from d2sm_plugin.seg.preprocess import to_levels
+from d2sm_plugin.seg.scored_set import ScoredSet, Segmented, read_label_for
 from d2sm_plugin.seg.segmentor import build_segmentor, choose_classes
 
 WHERE = "val.segmentation"
@@ -47,46 +46,6 @@ def read_segmentation_options(block: Mapping[str, Any]) -> SegmentationOptions:
         OptionError: for an unknown key (with the nearest known one), a missing key or a value of the wrong type.
     """
     return read_block(SegmentationOptions, dict(block), WHERE)
-
-
-def read_label_for(
-    labels: ImageStore, key: str, size: Sequence[int], what: str, values: NDArray[np.uint8] = AS_STORED
-) -> Tensor:
-    """Return the label map of an image as it counts.
-
-    Args:
-        labels: where label maps are.
-        key: of the image.
-        size: (height, width) of the image.
-        what: names the image in the message.
-        values: the class that counts for each stored value, see :mod:`d2sm_plugin.seg.label_values`.
-
-    Returns:
-        (H, W) uint8.
-
-    Raises:
-        DataError: when there is none, it cannot be read, or its size differs.
-    """
-    if key not in labels:
-        raise DataError(f"{labels.root}: no label for the image '{key}'; every image needs one of the same name")
-    label = labels.read_label(key)
-    if label.shape != tuple(size):
-        raise DataError(
-            f"{labels.describe(key)}: the label is {label.shape[1]}x{label.shape[0]}, but {what} is "
-            f"{size[1]}x{size[0]}; labels and images must have one size"
-        )
-    return torch.from_numpy(values[label])
-
-
-def single_class_remark(matrix: ConfusionMatrix, classes: ClassSet, labels: ImageStore) -> str | None:
-    """Return a warning where all labelled pixels of a set are of one class, so that its scores say little."""
-    only = matrix.only_class()
-    if only is None:
-        return None
-    return (
-        f"{labels.root}: all pixels that count are of the class '{classes.names[only]}'; so it is with masks stored as "
-        f"0 and 255, because 255 does not count: store classes as 0, 1, ..."
-    )
 
 
 class SegmentationScorer:
@@ -118,18 +77,17 @@ class SegmentationScorer:
             test_resize=self.options.test_resize,
         )
         self.classes = choose_classes(self.options.classes, self.segmentor, self.options.checkpoint)
-        self.matrix = ConfusionMatrix(len(self.classes), self.classes.ignore, device)
-        self._log = logging.getLogger("basicsr")
         if (renumbered := describe(self.segmentor.label_values)) is not None:
-            self._log.info(f"{WHERE}: {renumbered}")
+            logging.getLogger("basicsr").info(f"{WHERE}: {renumbered}")
         self.start()
 
     def start(self) -> None:
         """Begin a new set."""
-        self.matrix.reset()
-        self._pending: list[tuple[str, Tensor, Tensor]] = []
+        self.scored = ScoredSet(
+            self.segmentor, self.classes, self.labels.root, self.labels.describe, self.options.batch_size
+        )
         self._seen: set[str] = set()
-        self._latest: dict[str, tuple[Tensor, Tensor]] = {}
+        self._latest: dict[str, Segmented] = {}
 
     def add(self, keys: Sequence[str], restored: Tensor) -> None:
         """Add restored images. They are clipped and rounded to 8 bit first, as in saved files.
@@ -153,11 +111,7 @@ class SegmentationScorer:
             self._seen.add(key)
             values = self.segmentor.label_values
             label = read_label_for(self.labels, key, image.shape[-2:], "the restored image", values)
-            if self._pending and self._pending[0][1].shape != image.shape:
-                self._flush()
-            self._pending.append((key, image, label))
-            if len(self._pending) >= self.options.batch_size:
-                self._flush()
+            self._keep(self.scored.add(key, image, label))
 
     def overlay(self, key: str) -> NDArray[np.uint8] | None:
         """Return the predicted classes laid over an image of the latest :meth:`add`.
@@ -167,11 +121,11 @@ class SegmentationScorer:
         """
         if not self.options.overlay:
             return None
-        if any(key == pending for pending, _, _ in self._pending):
-            self._flush()
+        if self.scored.is_waiting(key):
+            self._keep(self.scored.flush())
         if key not in self._latest:
             return None
-        image, classes = self._latest[key]
+        _, image, classes = self._latest[key]
         return overlay(image.permute(1, 2, 0).cpu().numpy(), classes.cpu().numpy(), self.classes.palette)
 
     def finish(self) -> dict[str, float]:
@@ -180,27 +134,13 @@ class SegmentationScorer:
         Returns:
             ``mIoU``, ``aAcc``, ``mAcc`` and ``IoU/<class>``; NaN for classes that are neither labelled nor predicted.
         """
-        self._flush()
+        self.scored.flush()
         self._latest = {}
-        self.matrix.all_reduce()
-        if (remark := single_class_remark(self.matrix, self.classes, self.labels)) is not None:
-            self._log.warning(remark)
-        scores = self.matrix.scores(self.classes.names)
+        scores = self.scored.scores()
         by_class = {f"IoU/{name}": value for name, value in scores.iou.items()}
         return {"mIoU": scores.miou, "aAcc": scores.aacc, "mAcc": scores.macc, **by_class}
 
-    def _flush(self) -> None:
-        """Segment and count the images that wait; only these stay at hand for overlays."""
-        if not self._pending:
-            return
-        pending, self._pending = self._pending, []
-        predictions = self.segmentor.predict(torch.stack([image for _, image, _ in pending]))
-        self._latest = {}
-        for (key, image, label), prediction in zip(pending, predictions, strict=True):
-            try:
-                self.matrix.update(prediction, label.to(prediction.device))
-            except DataError as error:
-                raise DataError(
-                    f"{self.labels.describe(key)}: {error}; expected the classes '{self.classes.name}'"
-                ) from None
-            self._latest[key] = image, prediction
+    def _keep(self, segmented: Sequence[Segmented]) -> None:
+        """Keep the images that were segmented last at hand for overlays."""
+        if segmented:
+            self._latest = {image.key: image for image in segmented}

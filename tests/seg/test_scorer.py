@@ -61,7 +61,7 @@ def test_images_of_several_sizes(tiny, tmp_path):
     for key, image in zip(keys, images, strict=True):
         hook.add([key], image[None])
     hook.finish()
-    assert int(hook.matrix.counts.sum()) == 2 * 38 * 56 + 30 * 64
+    assert int(hook.scored.matrix.counts.sum()) == 2 * 38 * 56 + 30 * 64
 
 
 def test_overlay_is_at_hand_after_each_add(tiny, pictures):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +17,8 @@ from torch import Tensor
 from d2sm_plugin.data.image_store import ImageStore
 from d2sm_plugin.errors import DataError
 from d2sm_plugin.seg.classes import ClassSet
-from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores
-from d2sm_plugin.seg.scorer import read_label_for, single_class_remark
+from d2sm_plugin.seg.confusion import SegScores
+from d2sm_plugin.seg.scored_set import ScoredSet, Segmented, read_label_for
 from d2sm_plugin.seg.segmentor import Segmentor
 from d2sm_plugin.studies.evaluation.methods import Image, Method
 
@@ -82,24 +81,19 @@ def score_method(
         label = read_label_for(labels, key, image.shape[:2], method.describe(key), segmentor.label_values)
         return _Sample(key, image, label, None if clean is None else _psnr(method, clean, key, image))
 
-    matrix = ConfusionMatrix(len(classes), classes.ignore, segmentor.device)
+    def show(segmented: Iterable[Segmented]) -> None:
+        if on_image is not None:
+            for key, image, predicted in segmented:
+                on_image(key, image.permute(1, 2, 0).numpy(), predicted.cpu().numpy())
+
+    scored = ScoredSet(segmentor, classes, labels.root, labels.describe, batch_size)
     psnr: list[float] = []
-    samples = _read_ahead(load, labels.keys, 0 if method.computed else _READERS, 2 * batch_size)
-    for batch in _of_one_size(samples, batch_size):
-        images = torch.from_numpy(np.stack([sample.image for sample in batch])).permute(0, 3, 1, 2)
-        predictions = segmentor.predict(images)
-        for sample, prediction in zip(batch, predictions, strict=True):
-            try:
-                matrix.update(prediction, sample.label.to(prediction.device))
-            except DataError as error:
-                raise DataError(f"{labels.describe(sample.key)}: {error}; classes: '{classes.name}'") from None
-            if sample.psnr is not None:
-                psnr.append(sample.psnr)
-            if on_image is not None:
-                on_image(sample.key, sample.image, prediction.cpu().numpy())
-    if (remark := single_class_remark(matrix, classes, labels)) is not None:
-        logging.getLogger("basicsr").warning(remark)
-    return MethodScores(method.name, matrix.scores(classes.names), float(np.mean(psnr)) if psnr else None)
+    for sample in _read_ahead(load, labels.keys, 0 if method.computed else _READERS, 2 * batch_size):
+        if sample.psnr is not None:
+            psnr.append(sample.psnr)
+        show(scored.add(sample.key, torch.from_numpy(sample.image).permute(2, 0, 1), sample.label))
+    show(scored.flush())
+    return MethodScores(method.name, scored.scores(), float(np.mean(psnr)) if psnr else None)
 
 
 def _psnr(method: Method, clean: Method, key: str, image: Image) -> float:
@@ -129,18 +123,3 @@ def _read_ahead(load: Callable[[str], T], keys: Iterable[str], threads: int, ahe
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _of_one_size(samples: Iterable[_Sample], batch_size: int) -> Iterator[list[_Sample]]:
-    """Group neighbours of one size, at most ``batch_size`` of them."""
-    batch: list[_Sample] = []
-    for sample in samples:
-        if batch and batch[0].image.shape != sample.image.shape:
-            yield batch
-            batch = []
-        batch.append(sample)
-        if len(batch) >= batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
