@@ -73,31 +73,31 @@ def at_key(key: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("at_key", "{message}", {"key": key, "message": message})
 
 
-def explain(error: ValidationError, where: str, model: type[BaseModel] | None = None, given: Any = None) -> str:
+def explain(error: ValidationError, where: str, model: type[BaseModel] | None = None, block: Any = None) -> str:
     """Return the most telling of the mistakes in one line; unknown keys go first, as they explain missing ones.
 
     Args:
         error: pydantic's.
-        where: path of what was validated.
-        model: which it was validated by.
-        given: what was validated.
+        where: path of the block.
+        model: by which it was validated.
+        block: that was validated.
     """
     mistakes: dict[tuple[int | str, ...], list[ErrorDetails]] = {}  # of a union, each member's refusal is one error
-    for one in sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden"):
-        mistakes.setdefault(_path(one, given), []).append(one)
-    path, same = next(iter(mistakes.items()))
+    for mistake in sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden"):
+        mistakes.setdefault(_path(mistake, block), []).append(mistake)
+    path, errors = next(iter(mistakes.items()))
     rest = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-    return f"{_phrase(where, path, same, model)}{rest}"
+    return f"{_phrase(where, path, errors, model)}{rest}"
 
 
-def _path(error: ErrorDetails, given: Any) -> tuple[int | str, ...]:
+def _path(error: ErrorDetails, block: Any) -> tuple[int | str, ...]:
     """Return the part of an error's location that is a path in what was given; the rest names members of unions."""
     path: list[int | str] = []
     for part in error["loc"]:
-        if not (isinstance(given, Mapping) and part in given) and not (isinstance(given, list) and type(part) is int):
+        if not (isinstance(block, Mapping) and part in block) and not (isinstance(block, list) and type(part) is int):
             break
         path.append(part)
-        given = given[part]  # type: ignore[index]  # the part is a position where a list is given
+        block = block[part]  # type: ignore[index]  # the part is a position where a list is given
     if error["type"] == "missing":
         path.append(error["loc"][-1])
     return tuple(path)
@@ -110,11 +110,11 @@ def _phrase(
     places = [*filter(None, [where]), *map(str, path)]
     if first["type"] == "at_key":
         places.append(first["ctx"]["key"])
-    what = _simple(first, path, model)
-    if what is None:
-        wanted = " or ".join(dict.fromkeys(_expected(one) for one in errors))
-        what = f"expected {wanted}, got {shown(first['input'])}"
-    return ": ".join(filter(None, (".".join(places), what)))
+    reason = _simple(first, path, model)
+    if reason is None:
+        wanted = " or ".join(dict.fromkeys(_expected(error) for error in errors))
+        reason = f"expected {wanted}, got {shown(first['input'])}"
+    return ": ".join(filter(None, (".".join(places), reason)))
 
 
 def _simple(error: ErrorDetails, path: Sequence[int | str], model: type[BaseModel] | None) -> str | None:

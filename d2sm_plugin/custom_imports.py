@@ -15,7 +15,7 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.registry import REGISTRIES, origin
 
 _SUFFIX = ".py"
-_given: list[str] = []  # on the command line
+_on_command_line: list[str] = []  # on the command line
 
 
 def import_custom(entry: str, where: str = "custom_imports") -> None:
@@ -47,17 +47,21 @@ def import_custom(entry: str, where: str = "custom_imports") -> None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise OptionError(f"{where}: {entry}: cannot be imported ({reason}{_line_of(error, path)})") from error
     _check_names(module, f"{where}: {entry}")
-    found = Path(getattr(module, "__file__", None) or "").resolve()
-    if is_path(entry) and found not in (path.resolve(), path.resolve() / "__init__.py"):
-        raise OptionError(f"{where}: {entry}: a module '{name}' exists already ({found}); give the file another name")
+    location = Path(getattr(module, "__file__", None) or "").resolve()
+    if is_path(entry) and location not in (path.resolve(), path.resolve() / "__init__.py"):
+        raise OptionError(
+            f"{where}: {entry}: a module '{name}' exists already ({location}); give the file another name"
+        )
 
 
 def _check_names(module: ModuleType, where: str) -> None:
     """Refuse a class in BasicSR's registries whose name is that of one of ours, which option files would get."""
     for registry in REGISTRIES:
-        ours, theirs = registry.fill(), getattr(registry.host, "_obj_map", {})
-        for name in ours.keys() & theirs.keys():
-            if theirs[name].__module__ == module.__name__ and origin(theirs[name]) != origin(ours[name]):
+        plugin_table, host_table = registry.fill(), getattr(registry.host, "_obj_map", {})
+        for name in plugin_table.keys() & host_table.keys():
+            if host_table[name].__module__ == module.__name__ and origin(host_table[name]) != origin(
+                plugin_table[name]
+            ):
                 raise OptionError(f"{where}: '{name}' is the name of a class of d2sm_plugin; give yours another one")
 
 
@@ -69,15 +73,18 @@ def import_from(content: Mapping[str, Any]) -> None:
             import_custom(entry)
 
 
-def with_given(content: Mapping[str, Any]) -> dict[str, Any]:
+def with_command_line(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return options with what the command line has imported among their ``custom_imports``.
 
     So a run keeps what it needs, and processes that it starts import the same.
     """
     named = content.get("custom_imports")
-    if not _given or (named is not None and not isinstance(named, list)):
+    if not _on_command_line or (named is not None and not isinstance(named, list)):
         return dict(content)
-    return {**content, "custom_imports": [*(named or []), *(entry for entry in _given if entry not in (named or []))]}
+    return {
+        **content,
+        "custom_imports": [*(named or []), *(entry for entry in _on_command_line if entry not in (named or []))],
+    }
 
 
 def _line_of(error: BaseException, path: Path) -> str:
@@ -115,11 +122,11 @@ class CustomImport(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Import it, and remember it for :func:`with_given`."""
+        """Import it, and remember it for :func:`with_command_line`."""
         entry = located(str(values), Path.cwd())
         import_custom(entry, "--custom-import")
-        if entry not in _given:
-            _given.append(entry)
+        if entry not in _on_command_line:
+            _on_command_line.append(entry)
 
 
 def add_custom_import(parser: argparse.ArgumentParser) -> None:

@@ -30,8 +30,8 @@ _LONGEST_STEM = 200  # bytes of a file's name that the name of its unfinished co
 def existing_file(path: str | Path) -> Path | None:
     """Return the path of a file, ``~`` written out; None where there is none, or no file can have such a name."""
     try:
-        found = Path(path).expanduser()
-        return found if found.is_file() else None
+        file = Path(path).expanduser()
+        return file if file.is_file() else None
     except (OSError, RuntimeError, ValueError):  # too long a name, an unknown home, a null character
         return None
 

@@ -112,9 +112,9 @@ def load_file(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _REFUSED.search(str(error))
-        what = f"it holds a '{named[1]}'" if named else "it holds more than weights, or is no checkpoint at all"
+        reason = f"it holds a '{named[1]}'" if named else "it holds more than weights, or is no checkpoint at all"
         raise CheckpointError(
-            f"{path}: refused, because {what}; convert it once, where you trust it, with "
+            f"{path}: refused, because {reason}; convert it once, where you trust it, with "
             f"torch.save(model.state_dict(), ...)"
         ) from error
     except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
@@ -156,10 +156,10 @@ def load_weights(network: nn.Module, source: str | Path, key: str | None = None,
     convert = getattr(network, "convert_state_dict", None)
     if convert is not None:
         state = convert(state)
-    own = network.state_dict()
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
-    wrong_shape = [name for name in own if name in state and own[name].shape != state[name].shape]
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
+    wrong_shape = [name for name in expected if name in state and expected[name].shape != state[name].shape]
     if strict and (missing or unexpected or wrong_shape):
         parts = [
             f"{len(names)} {label} (first: {names[0]})"
@@ -170,7 +170,7 @@ def load_weights(network: nn.Module, source: str | Path, key: str | None = None,
             f"{source}: not a checkpoint of this {type(network).__name__}; tensors: {', '.join(parts)}. Give the "
             f"checkpoint of the same architecture and the same network options"
         )
-    fitting = {name: state[name] for name in own if name in state and name not in wrong_shape}
+    fitting = {name: state[name] for name in expected if name in state and name not in wrong_shape}
     check_finite(fitting, str(source), {name for name, _ in network.named_parameters()})
     try:
         network.load_state_dict(fitting, strict=False)

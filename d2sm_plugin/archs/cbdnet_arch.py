@@ -201,8 +201,8 @@ def _official_name(name: str) -> str:
     stack = re.fullmatch(r"(\w+)_layer(\d\d)", layer)
     if stack is None or stack[1] not in _OFFICIAL_STACKS:
         return name
-    ours, first = _OFFICIAL_STACKS[stack[1]]
-    return f"{ours}.{first + int(stack[2])}.0.{kind}"
+    stack_name, first = _OFFICIAL_STACKS[stack[1]]
+    return f"{stack_name}.{first + int(stack[2])}.0.{kind}"
 
 
 def _port_name(name: str) -> str:

@@ -64,8 +64,8 @@ class FeedbackHourglass(nn.Module):
         """
         features = self.stem(images)
         joint = torch.cat((features, features if hidden is None else hidden), dim=1)
-        found, hidden = self.hourglass(self.compress_in(joint)).chunk(2, dim=1)
-        return self.predict(found), hidden
+        heatmaps, hidden = self.hourglass(self.compress_in(joint)).chunk(2, dim=1)
+        return self.predict(heatmaps), hidden
 
     @staticmethod
     def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -75,8 +75,8 @@ class FeedbackHourglass(nn.Module):
         """
         whole = {name: value for name, value in state.items() if name.startswith(("HG.", "aligner."))}
         named = whole or {f"HG.{name}": value for name, value in state.items()}
-        own = DICNet.convert_state_dict(named)
-        return {re.sub(r"^(aligner|HG)\.", "", name): value for name, value in own.items()}
+        converted = DICNet.convert_state_dict(named)
+        return {re.sub(r"^(aligner|HG)\.", "", name): value for name, value in converted.items()}
 
 
 @register(ARCH_REGISTRY)
@@ -174,8 +174,8 @@ class DICNet(nn.Module):
                 components = merge_heatmaps(seen, self.components)
                 hidden = self.block(torch.cat((shallow, hidden), dim=1), components)
             images.append(base + self.tail(self.upsample(hidden)))
-            found, remembered = self.aligner(images[-1], remembered)
-            heatmaps.append(found)
+            aligned, remembered = self.aligner(images[-1], remembered)
+            heatmaps.append(aligned)
         return {
             "restored": images[-1] + self.mean,
             "steps": torch.stack(images) + self.mean,
@@ -211,8 +211,8 @@ _PREFIXES = (
 
 
 def _own_name(name: str) -> str:
-    for published, own in _PREFIXES:
-        renamed, count = re.subn(f"^{published}", own, name)
+    for published, prefix in _PREFIXES:
+        renamed, count = re.subn(f"^{published}", prefix, name)
         if count:
             return renamed
     return name

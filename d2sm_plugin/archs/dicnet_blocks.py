@@ -56,9 +56,9 @@ class ComponentFusion(nn.Module):
         wide = self.expand(features)
         for block in self.blocks:
             wide = wide + block(wide)
-        each = wide.unflatten(1, (self.num_components, -1))
+        by_component = wide.unflatten(1, (self.num_components, -1))
         attention = components.softmax(dim=1).unsqueeze(2)
-        return (each * attention).sum(dim=1)
+        return (by_component * attention).sum(dim=1)
 
 
 def merge_heatmaps(heatmaps: Tensor, components: Sequence[Sequence[int]]) -> Tensor:

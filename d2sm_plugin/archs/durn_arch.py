@@ -132,8 +132,8 @@ class DuRN(nn.Module):
 
 #: Published name -> ours, all of them applied.
 _NAMES = tuple(
-    (re.compile(pattern), own)
-    for pattern, own in (
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
         (r"^conv1\.", "head.0.0."),
         (r"^conv2\.", "head.1.0."),
         (r"^conv3\.", "reduce.0."),
@@ -153,6 +153,6 @@ _NAMES = tuple(
 
 
 def _own_name(name: str) -> str:
-    for published, own in _NAMES:
-        name = published.sub(own, name)
+    for published, replacement in _NAMES:
+        name = published.sub(replacement, name)
     return name

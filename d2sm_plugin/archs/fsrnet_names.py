@@ -66,11 +66,11 @@ def rename_fsrnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _in_part(name: str) -> str:
     part, _, rest = name.partition(".")
     if part in _SEQUENCES:
-        own, places = _SEQUENCES[part]
+        renamed, places = _SEQUENCES[part]
         index, _, rest = rest.partition(".")
-        return f"{own}.{places.get(index, index)}.{rest}"
-    for pattern, own in _PATTERNS:
-        name = re.sub(f"^{pattern}" if not pattern.startswith("(?<") else pattern, own, name)
+        return f"{renamed}.{places.get(index, index)}.{rest}"
+    for pattern, renamed in _PATTERNS:
+        name = re.sub(f"^{pattern}" if not pattern.startswith("(?<") else pattern, renamed, name)
     return name
 
 

@@ -166,5 +166,5 @@ def _own_name(name: str) -> str:
         return name
     scale, stage, layer = int(match["scale"]) - 1, int(match["stage"]) - 1, 2 * (int(match["conv"]) - 1)
     part = {"e": "encoder", "d": "decoder"}[match["part"]]
-    own = "maps.0" if (part, stage, layer) == ("decoder", 2, 4) else f"{part}.{stage}.{layer}"
-    return f"scales.{scale}.{own}.{name[match.end() :]}"
+    module_name = "maps.0" if (part, stage, layer) == ("decoder", 2, 4) else f"{part}.{stage}.{layer}"
+    return f"scales.{scale}.{module_name}.{name[match.end() :]}"

@@ -128,8 +128,8 @@ class GridDehazeNet(nn.Module):
 
 #: Published name -> ours, all of them applied.
 _NAMES = tuple(
-    (re.compile(pattern), own)
-    for pattern, own in (
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
         (r"^coefficient$", "attention"),
         (r"^conv_in\.", "head.0."),
         (r"^rdb_in\.", "head.1."),
@@ -147,6 +147,6 @@ _NAMES = tuple(
 
 
 def _own_name(name: str) -> str:
-    for published, own in _NAMES:
-        name = published.sub(own, name)
+    for published, replacement in _NAMES:
+        name = published.sub(replacement, name)
     return name

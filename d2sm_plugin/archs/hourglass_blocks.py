@@ -118,7 +118,7 @@ def rename_hourglass(state: Mapping[str, Tensor], levels: int = 4) -> dict[str, 
 
 
 def _rename(name: str, levels: int) -> str:
-    for pattern, own in _NAMES:
-        name = re.sub(pattern, own, name)
+    for pattern, replacement in _NAMES:
+        name = re.sub(pattern, replacement, name)
     # there, levels are counted from the innermost, 1 to 4
     return re.sub(r"\bres(\d)_(\d)\.", lambda m: f"levels.{levels - int(m[1])}.{_WAYS[m[2]]}.", name)

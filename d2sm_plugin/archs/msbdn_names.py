@@ -67,8 +67,8 @@ def _own_name(name: str, relaxed: bool) -> str:
         if match is None:
             continue
         name = replace(match) + name[match.end() :]
-        for suffix, own in _SUFFIXES:
-            name = suffix.sub(own, name)
+        for suffix, replacement in _SUFFIXES:
+            name = suffix.sub(replacement, name)
         # Relaxed fusion holds the ordinary one inside.
         return re.sub(r"\.fusion\.(away|back)\.", r".fusion.fusion.\1.", name) if relaxed else name
     return name

@@ -110,8 +110,8 @@ _LEVEL = {"2": 0, "4": 1, "8": 2, "16": 3}
 def _own_name(name: str) -> str:
     if match := re.match(r"conv(d?)(2|4|8|16)x\.conv2d\.", name):
         level = _LEVEL[match[2]]
-        own = f"decoder.{LEVELS - 1 - level}.conv." if match[1] else f"encoder.{level}."
-        return own + name[match.end() :]
+        module_name = f"decoder.{LEVELS - 1 - level}.conv." if match[1] else f"encoder.{level}."
+        return module_name + name[match.end() :]
     if match := re.match(r"dehaze\.res(\d+)\.", name):
         rest = name[match.end() :].replace(".conv2d.", ".").replace("relu.", "act.")
         return f"dehaze.{int(match[1]) - 1}.{rest}"

@@ -232,7 +232,7 @@ def _convert(state: Mapping[str, Tensor], names: Sequence[tuple[str, _NewName]],
         return dict(state)
     converted = {_GROWTH: torch.tensor([num_stages, 1.0], dtype=torch.float64)}
     for name, value in state.items():
-        for pattern, own in (*_EQUALISED, *names):
-            name = re.sub(pattern, own, name)
+        for pattern, replacement in (*_EQUALISED, *names):
+            name = re.sub(pattern, replacement, name)
         converted[name] = value
     return converted

@@ -227,8 +227,8 @@ _NAMES = (
 
 def _own_name(name: str) -> str:
     layer, _, kind = name.rpartition(".")
-    for published, own in _NAMES:
+    for published, replacement in _NAMES:
         if match := re.fullmatch(published, layer):
             numbers = [*match.groups(), "0", "0"]
-            return f"{own.format(n=int(numbers[0]) - 1, m=numbers[1])}.{kind}"
+            return f"{replacement.format(n=int(numbers[0]) - 1, m=numbers[1])}.{kind}"
     return name

@@ -70,5 +70,5 @@ def read_dataset_options(model: type[Model], block: Mapping[str, Any], where: st
     Raises:
         OptionError: for an unknown key (with the nearest known one), a missing key or a value of the wrong type.
     """
-    own = {key: value for key, value in block.items() if key not in PIPELINE_KEYS}
-    return read_block(model, own, where or f"datasets.{block.get('phase', '?')}")
+    dataset_keys = {key: value for key, value in block.items() if key not in PIPELINE_KEYS}
+    return read_block(model, dataset_keys, where or f"datasets.{block.get('phase', '?')}")

@@ -55,9 +55,11 @@ class FaceDatasetOptions(DatasetOptions):
 
     @model_validator(mode="after")
     def _fits_phase(self) -> FaceDatasetOptions:
-        given = [name for name in ("use_hflip", "use_rot", "distort") if getattr(self, name)]
-        if self.phase != "train" and given:
-            raise ValueError(f"{', '.join(given)}: for training only; a '{self.phase}' dataset gives faces as they are")
+        unwanted = [name for name in ("use_hflip", "use_rot", "distort") if getattr(self, name)]
+        if self.phase != "train" and unwanted:
+            raise ValueError(
+                f"{', '.join(unwanted)}: for training only; a '{self.phase}' dataset gives faces as they are"
+            )
         if self.distort is not None and self.distort[0] > self.distort[1]:
             raise ValueError(f"distort: expected [lowest, highest], got {self.distort}")
         if self.size is not None and self.dataroot_lq is not None:

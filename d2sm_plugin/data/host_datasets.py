@@ -45,9 +45,9 @@ class _PairedOptions(_HostDatasetOptions):
         missing = [key for key, value in for_training.items() if value is None]
         if self.phase == "train" and missing:
             raise at_key(missing[0], "this key is missing; training needs gt_size, use_hflip and use_rot")
-        given = [key for key, value in for_training.items() if value]
-        if self.phase != "train" and given:
-            raise ValueError(f"{', '.join(given)}: for training only; a '{self.phase}' dataset gives whole images")
+        unwanted = [key for key, value in for_training.items() if value]
+        if self.phase != "train" and unwanted:
+            raise ValueError(f"{', '.join(unwanted)}: for training only; a '{self.phase}' dataset gives whole images")
         return self
 
 

@@ -197,21 +197,21 @@ def looked_at(items: Sequence[T]) -> Sequence[T]:
     return items[:: max(1, -(-len(items) // MOST_LOOKED_AT))]
 
 
-def check_same_keys(images: ImageStore, others: ImageStore, what: str = "label") -> None:
+def check_same_keys(images: ImageStore, partners: ImageStore, kind: str = "label") -> None:
     """Check that two stores hold the same keys.
 
     Raises:
         DataError: naming both stores and the first keys that only one of them has.
     """
     problems = []
-    for have, lack in ((images, others), (others, images)):
+    for have, lack in ((images, partners), (partners, images)):
         only = [key for key in have.keys if key not in lack]
         if only:
             shown = ", ".join(only[:3]) + (", ..." if len(only) > 3 else "")
             problems.append(f"{len(only)} only in {have.root} ({shown})")
     if problems:
         raise DataError(
-            f"{images.root} and {others.root}: images and {what}s must have the same keys; {'; '.join(problems)}"
+            f"{images.root} and {partners.root}: images and {kind}s must have the same keys; {'; '.join(problems)}"
         )
 
 
@@ -231,7 +231,7 @@ def picture_files(root: str | Path, files_only: bool = True) -> list[str]:
     Raises:
         DataError: when a folder cannot be read, or a name with a picture's ending is no file.
     """
-    found: list[str] = []
+    pictures: list[str] = []
     unread: dict[str, int] = {}
     visited: set[str] = set()
     folders = [""]
@@ -252,11 +252,11 @@ def picture_files(root: str | Path, files_only: bool = True) -> list[str]:
             elif ending in TYPES:
                 if files_only and not entry.is_file():
                     raise DataError(f"{entry.path}: it is a pipe, a device or a link that leads nowhere; remove it")
-                found.append(name)
+                pictures.append(name)
     if unread:
         endings = ", ".join(f"{count} {ending}" for ending, count in sorted(unread.items()))
         logging.getLogger(_LOGGER).warning(f"{root}: passed over, as these types are not read: {endings}")
-    return sorted(found)
+    return sorted(pictures)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

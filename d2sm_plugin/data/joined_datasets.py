@@ -44,13 +44,15 @@ class JoinedDatasets(Dataset[dict[str, Any]]):
         samples = {key: dataset[0] for key, dataset in self.datasets.items()}
         common = set.intersection(*map(set, samples.values()))
         if not common:
-            given = "; ".join(f"{key} gives {', '.join(sorted(sample))}" for key, sample in samples.items())
-            raise DataError(f"datasets: training sets share batches, but have no entry in common ({given})")
+            entries = "; ".join(f"{key} gives {', '.join(sorted(sample))}" for key, sample in samples.items())
+            raise DataError(f"datasets: training sets share batches, but have no entry in common ({entries})")
         for name in sorted(common):
             channels = {key: sample[name].shape[0] for key, sample in samples.items() if _is_image(sample[name])}
             if len(set(channels.values())) > 1:
-                given = ", ".join(f"{number} in {key}" for key, number in channels.items())
-                raise DataError(f"datasets: training sets share batches, but the channels of '{name}' differ ({given})")
+                entries = ", ".join(f"{number} in {key}" for key, number in channels.items())
+                raise DataError(
+                    f"datasets: training sets share batches, but the channels of '{name}' differ ({entries})"
+                )
         return common
 
 

@@ -186,10 +186,10 @@ def _forget_replaced(real: str) -> None:
     if opened is None:
         return
     try:
-        same = _identity(real) == opened.identity
+        unchanged = _identity(real) == opened.identity
     except FileNotFoundError:
-        same = False
-    if not same:
+        unchanged = False
+    if not unchanged:
         close_environment(real)
 
 

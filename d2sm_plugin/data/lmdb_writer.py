@@ -110,21 +110,21 @@ class LmdbWriter:
             identities: of all items that the finished LMDB shall hold.
             tick: called after each item that was checked.
         """
-        wanted, found = set(identities), {}
+        wanted, intact_items = set(identities), {}
         try:
             with self._open_map.begin() as transaction:
                 for identity, records in read_progress(self.partial).items():
                     intact = (record.fits(transaction.get(record.key.encode("utf-8"))) for record in records)
                     if identity in wanted and all(intact):
-                        found[identity] = records
+                        intact_items[identity] = records
                     tick()
-            self._stored = {record.key: record for records in found.values() for record in records}
+            self._stored = {record.key: record for records in intact_items.values() for record in records}
             self._forget_others()
-            lines = [progress_line(identity, records) for identity, records in found.items()]
+            lines = [progress_line(identity, records) for identity, records in intact_items.items()]
             write_whole(self.partial / PROGRESS_FILE, "".join(lines), advice=_GO_ON)
         except (lmdb.Error, OSError) as error:
             raise self._cannot_write(error) from error
-        return set(found)
+        return set(intact_items)
 
     def put(self, identity: str, records: list[Record]) -> None:
         """Store the records of one item.

@@ -59,9 +59,11 @@ class NoisyImageDatasetOptions(DatasetOptions):
             if self.sigma is None:
                 raise ValueError(f"a '{self.phase}' dataset needs sigma, one fixed noise level such as 25")
             training_only = ("sigma_range", "gt_size", "use_hflip", "use_rot")
-            given = [name for name in training_only if getattr(self, name)]
-            if given:
-                raise ValueError(f"{', '.join(given)}: for training only; a '{self.phase}' dataset gives whole images")
+            unwanted = [name for name in training_only if getattr(self, name)]
+            if unwanted:
+                raise ValueError(
+                    f"{', '.join(unwanted)}: for training only; a '{self.phase}' dataset gives whole images"
+                )
         if self.num_classes is not None and self.dataroot_label is None:
             raise ValueError("num_classes checks labels; give dataroot_label too, or remove it")
         return self
@@ -130,10 +132,9 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
     def _open(self, name: str, root: str) -> ImageStore:
         backend = self.options.io_backend
         if backend is not None and (backend.type == "lmdb") != is_lmdb(root):
-            found = "an LMDB" if is_lmdb(root) else "a folder of images (an LMDB's name ends with .lmdb)"
+            kind = "an LMDB" if is_lmdb(root) else "a folder of images (an LMDB's name ends with .lmdb)"
             raise OptionError(
-                f"io_backend: type '{backend.type}', but {name} is {found}: {root}; "
-                f"change the type or remove io_backend"
+                f"io_backend: type '{backend.type}', but {name} is {kind}: {root}; change the type or remove io_backend"
             )
         return open_images(root)
 

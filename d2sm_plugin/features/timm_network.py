@@ -133,14 +133,14 @@ def _load(network: TimmNetwork, state: dict[str, Tensor], source: str | Path) ->
     """Load tensors with timm's names, apart from those of the classifier."""
     classifier = network.pretrained_cfg.get("classifier", "classifier")
     heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    own = network.state_dict()
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own and not name.startswith(heads)]
-    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected and not name.startswith(heads)]
+    wrong = [name for name in expected if name in state and expected[name].shape != state[name].shape]
     if missing or unexpected or wrong:
         raise CheckpointError(
             f"{source}: not a checkpoint of timm's {type(network).__name__} as named; {len(missing)} tensors are "
             f"missing, {len(unexpected)} unexpected, {len(wrong)} of another shape "
             f"(first: {(missing + unexpected + wrong)[0]})"
         )
-    network.load_state_dict({name: state[name] for name in own})
+    network.load_state_dict({name: state[name] for name in expected})

@@ -148,8 +148,8 @@ class VGG19Features(FrozenExtractor):
 
     def _load(self, weights: str | Path) -> None:
         named = self._named(_imagenet() if weights == "imagenet" else read_weights(weights), weights)
-        own = self.state_dict()
-        for name, tensor in own.items():
+        expected = self.state_dict()
+        for name, tensor in expected.items():
             if name not in named:
                 raise CheckpointError(
                     f"{weights}: holds no {self._layer_of(name)} (tensor {name}), which VGG19Features(layer="
@@ -160,16 +160,16 @@ class VGG19Features(FrozenExtractor):
                     f"{weights}: {self._layer_of(name)} has the shape {tuple(named[name].shape)}, expected "
                     f"{tuple(tensor.shape)}; give weights of VGG19"
                 )
-        self.load_state_dict({name: named[name] for name in own})
+        self.load_state_dict({name: named[name] for name in expected})
 
     def _named(self, state: Mapping[str, Tensor], weights: str | Path) -> dict[str, Tensor]:
         """Tensors by torchvision's names."""
         if any(name.startswith("features.") for name in state):
             named = dict(state)
-            for ours, timms in (("classifier.0", "pre_logits.fc1"), ("classifier.3", "pre_logits.fc2")):
-                if f"{timms}.weight" in state:  # timm has the fully connected layers as convolutions
-                    named[f"{ours}.weight"] = state[f"{timms}.weight"].flatten(1)
-                    named[f"{ours}.bias"] = state[f"{timms}.bias"]
+            for name_here, name_in_timm in (("classifier.0", "pre_logits.fc1"), ("classifier.3", "pre_logits.fc2")):
+                if f"{name_in_timm}.weight" in state:  # timm has the fully connected layers as convolutions
+                    named[f"{name_here}.weight"] = state[f"{name_in_timm}.weight"].flatten(1)
+                    named[f"{name_here}.bias"] = state[f"{name_in_timm}.bias"]
             return named
         tensors = [(name.removesuffix("weight"), tensor) for name, tensor in state.items() if name.endswith("weight")]
         pairs = [(tensor, state[f"{prefix}bias"]) for prefix, tensor in tensors if f"{prefix}bias" in state]

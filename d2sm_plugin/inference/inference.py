@@ -173,9 +173,9 @@ def _find_pictures(source: Path) -> list[Path]:
 
 
 def _check_no_picture_is_overwritten(targets: dict[Path, Path]) -> None:
-    given = {picture.resolve() for picture in targets}
+    inputs = {picture.resolve() for picture in targets}
     for picture, target in targets.items():
-        if target.resolve() in given:
+        if target.resolve() in inputs:
             raise DataError(f"{target}: the result of {picture} would overwrite a given picture; give another folder")
 
 
@@ -209,9 +209,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", required=True, type=out_folder, help="folder for the results; names and subfolders are kept"
     )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("-n", "--network", help="name of the network, for example FFDNet")
-    which.add_argument("-opt", "--opt", help="option file whose block network_g describes the network")
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument("-n", "--network", help="name of the network, for example FFDNet")
+    images.add_argument("-opt", "--opt", help="option file whose block network_g describes the network")
     parser.add_argument("--network-args", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network")
     parser.add_argument("-c", "--checkpoint", required=True, help="weights: a path or a URL")
     parser.add_argument("--param-key", help="entry of the checkpoint to use, for example params_ema")

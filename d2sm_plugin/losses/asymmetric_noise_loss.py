@@ -53,7 +53,7 @@ class AsymmetricNoiseLoss(nn.Module):
             ShapeError: when ``sigma`` does not broadcast to the shape of ``noise_map``.
         """
         fits = sigma.ndim == noise_map.ndim and all(
-            given in (1, wanted) for given, wanted in zip(sigma.shape, noise_map.shape, strict=True)
+            side in (1, wanted) for side, wanted in zip(sigma.shape, noise_map.shape, strict=True)
         )
         if not fits or sigma.shape[0] != noise_map.shape[0]:
             raise ShapeError(

@@ -107,11 +107,11 @@ class ContextualLoss(FrozenNetworkObjective):
 
     def _similarity(self, generated: Tensor, target: Tensor) -> Tensor:
         """CX of one image from unit vectors (P, C)."""
-        found = [
+        best = [
             checkpoint(_best, rows, target, self.bandwidth, self.epsilon, use_reentrant=False, preserve_rng_state=False)
             for rows in generated.split(_CHUNK)
         ]
-        return torch.stack(found).amax(0).mean()
+        return torch.stack(best).amax(0).mean()
 
 
 def _best(rows: Tensor, target: Tensor, bandwidth: float, epsilon: float) -> Tensor:

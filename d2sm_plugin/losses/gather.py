@@ -37,11 +37,11 @@ def check_equal_rows(count: int, device: torch.device) -> None:
         return
     counts = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(world_size())]
     dist.all_gather(counts, torch.tensor(count, device=device))
-    found = [int(entry) for entry in counts]
-    if len(set(found)) > 1:
+    row_counts = [int(entry) for entry in counts]
+    if len(set(row_counts)) > 1:
         raise ShapeError(
-            f"D2SMLoss: the processes hold batches of different size ({', '.join(map(str, found))} samples by rank); "
-            f"give every process the same batch size and drop the last, incomplete batch"
+            f"D2SMLoss: the processes hold batches of different size ({', '.join(map(str, row_counts))} samples by "
+            f"rank); give every process the same batch size and drop the last, incomplete batch"
         )
 
 

@@ -91,8 +91,8 @@ class LPIPSLoss(FrozenNetworkObjective):
         features = self._features(restored)
         with full_precision(restored.device):
             distances = [
-                (weights.model[-1].weight * (_unit(found) - _unit(wanted)).square()).sum(1).mean()
-                for weights, found, wanted in zip(self.network.lins, features, targets, strict=True)
+                (weights.model[-1].weight * (_unit(maps) - _unit(clear_maps)).square()).sum(1).mean()
+                for weights, maps, clear_maps in zip(self.network.lins, features, targets, strict=True)
             ]
             return self.loss_weight * torch.stack(distances).sum()
 
@@ -124,14 +124,14 @@ def _load_trunk(trunk: nn.Module, state: Mapping[str, Tensor], net: str, source:
     """Load torchvision's ``features.N.*`` into the package's ``sliceK.N.*``."""
     named = {}
     for name, tensor in trunk.state_dict().items():
-        given = f"features.{name.split('.', 1)[1]}"
-        if given not in state or state[given].shape != tensor.shape:
-            found = f"has the shape {tuple(state[given].shape)}" if given in state else "is missing"
+        published = f"features.{name.split('.', 1)[1]}"
+        if published not in state or state[published].shape != tensor.shape:
+            mistake = f"has the shape {tuple(state[published].shape)}" if published in state else "is missing"
             raise CheckpointError(
-                f"{source}: the tensor {given} {found}, expected {tuple(tensor.shape)}; LPIPSLoss(net='{net}') takes "
-                f"torchvision's weights ({_weights_of(net).url})"
+                f"{source}: the tensor {published} {mistake}, expected {tuple(tensor.shape)}; LPIPSLoss(net='{net}') "
+                f"takes torchvision's weights ({_weights_of(net).url})"
             )
-        named[name] = state[given]
+        named[name] = state[published]
     trunk.load_state_dict(named)
 
 

@@ -98,8 +98,8 @@ class SegmentationLoss(FrozenNetworkObjective):
                 f"SegmentationLoss.config: the network gives {logits.shape[1]} outputs for {len(self.classes)} "
                 f"classes; cross-entropy needs one for each class"
             )
-        each = F.cross_entropy(logits, target, reduction="none")
-        total = torch.where(counts, each, 0.0).sum()
+        of_pixels = F.cross_entropy(logits, target, reduction="none")
+        total = torch.where(counts, of_pixels, 0.0).sum()
         labelled = mean_over_processes(counts.sum())
         return self.loss_weight * total / labelled.clamp_min(1 / world_size())
 

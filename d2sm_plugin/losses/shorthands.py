@@ -26,30 +26,30 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 RECOMMENDED = "positions"
 
 
-def complete(preset: str | None, **given: Any) -> dict[str, Any]:
-    """Return the arguments given, with those of a preset in the place of each None.
+def complete(preset: str | None, **arguments: Any) -> dict[str, Any]:
+    """Return arguments, with those of a preset in the place of each None.
 
     Args:
         preset: one of :data:`PRESETS`; None means :data:`RECOMMENDED` where no extractor is given, else no preset.
-        given: ``extractor``, ``queue`` and ``patches`` of :class:`D2SMLoss`.
+        arguments: ``extractor``, ``queue`` and ``patches`` of :class:`D2SMLoss`.
 
     Raises:
         OptionError: for an unknown preset.
     """
     if preset is None:
-        if given["extractor"] is not None:
-            return given
+        if arguments["extractor"] is not None:
+            return arguments
         preset = RECOMMENDED
     if preset not in PRESETS:
         raise OptionError(f"D2SMLoss.preset: no preset '{preset}'{suggest(str(preset), PRESETS)}")
-    return {name: PRESETS[preset].get(name) if value is None else value for name, value in given.items()}
+    return {name: PRESETS[preset].get(name) if value is None else value for name, value in arguments.items()}
 
 
-def as_sampler(given: Any, kind: type, where: str) -> Any:
+def as_sampler(described: Any, kind: type, where: str) -> Any:
     """Return a queue or sampler itself, or the one that is described.
 
     Args:
-        given: None, an object of the kind, an option block, a name (``"spatial"`` or ``"SpatialSampler"``), or, of a
+        described: None, an object of the kind, an option block, a name (``"spatial"`` or ``"SpatialSampler"``), or, of a
             queue, its size.
         kind: base class of what may be meant.
         where: path of the key, for messages.
@@ -57,18 +57,19 @@ def as_sampler(given: Any, kind: type, where: str) -> Any:
     Raises:
         OptionError: for anything else, or an unknown name or argument; the message lists the names of this kind.
     """
-    if given is None or isinstance(given, kind):
-        return given
+    if described is None or isinstance(described, kind):
+        return described
     known = {name: cls for name, cls in LOSS_REGISTRY if isinstance(cls, type) and issubclass(cls, kind)}
     short = {name.removesuffix("Sampler").lower(): name for name in known}
-    if isinstance(given, str):
-        given = {"type": short.get(given, given)}
-    elif isinstance(given, int) and not isinstance(given, bool) and kind.__name__ in known:
-        return kind(given)
-    if not isinstance(given, Mapping):
-        raise OptionError(f"{where}: expected a {kind.__name__}, its name or an option block, got {given!r}")
-    if "type" in given and given["type"] not in known:
+    if isinstance(described, str):
+        described = {"type": short.get(described, described)}
+    elif isinstance(described, int) and not isinstance(described, bool) and kind.__name__ in known:
+        return kind(described)
+    if not isinstance(described, Mapping):
+        raise OptionError(f"{where}: expected a {kind.__name__}, its name or an option block, got {described!r}")
+    if "type" in described and described["type"] not in known:
         raise OptionError(
-            f"{where}: no {kind.__name__} is called '{given['type']}'{suggest(str(given['type']), {*known, *short})}"
+            f"{where}: no {kind.__name__} is called '{described['type']}'"
+            f"{suggest(str(described['type']), {*known, *short})}"
         )
-    return build(LOSS_REGISTRY, given, where)
+    return build(LOSS_REGISTRY, described, where)

@@ -93,22 +93,22 @@ class _Layers(FrozenExtractor):
         self.freeze()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        maps, found = self.normalise(images), {}
+        maps, by_layer = self.normalise(images), {}
         for place, module in enumerate(self.features):
             maps = module(maps)
             if place in self.names:
-                found[self.names[place]] = maps.clone()  # the ReLU behind it works in place
-        return found
+                by_layer[self.names[place]] = maps.clone()  # the ReLU behind it works in place
+        return by_layer
 
     def _load(self, vgg_type: str, weights: str | Path) -> None:
         state = _imagenet(vgg_type) if weights == "imagenet" else read_weights(weights)
-        own = self.state_dict()
-        wrong = [name for name, tensor in own.items() if name not in state or state[name].shape != tensor.shape]
+        expected = self.state_dict()
+        wrong = [name for name, tensor in expected.items() if name not in state or state[name].shape != tensor.shape]
         if wrong:
             raise CheckpointError(
                 f"{weights}: no weights of torchvision's {vgg_type}; {wrong[0]} is missing or of another shape"
             )
-        self.load_state_dict({name: state[name] for name in own})
+        self.load_state_dict({name: state[name] for name in expected})
 
 
 def _names(features: nn.Sequential) -> list[str]:

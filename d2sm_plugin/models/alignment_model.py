@@ -37,9 +37,9 @@ class AlignmentModel(D2SMModel):
 
     def restore(self, batch: Mapping[str, Any], tile: int | None = None, tile_overlap: int | None = None) -> Tensor:
         """Return the faces with their landmarks drawn, (B, 3, H, W), [0, 1]."""
-        found = self.find(batch).cpu().numpy()
+        points = self.find(batch).cpu().numpy()
         pictures = []
-        for face, true, predicted in zip(batch["gt"], batch["landmarks"], found, strict=True):
+        for face, true, predicted in zip(batch["gt"], batch["landmarks"], points, strict=True):
             picture = draw_points(to_uint8(face), true.numpy(), (0, 255, 0))
             pictures.append(draw_points(picture, predicted, (255, 0, 0)))
         stacked = np.stack(pictures).transpose(0, 3, 1, 2)

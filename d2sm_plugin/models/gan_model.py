@@ -86,8 +86,8 @@ class GANModel(D2SMModel):
                     "train.gan_opt: this block is missing, for example {type: GANLoss, gan_type: vanilla}"
                 )
             return
-        for key, given in (("network_d", options["network_d"]), ("train.optim_d", train["optim_d"])):
-            if given is None:
+        for key, block in (("network_d", options["network_d"]), ("train.optim_d", train["optim_d"])):
+            if block is None:
                 raise OptionError(f"{key}: this block is missing; train.gan_opt needs a discriminator to train")
 
     def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
@@ -145,17 +145,17 @@ class GANModel(D2SMModel):
         kinds = f"{type(self.net_d).__name__} and {type(self.gan_objective).__name__}"
         return foreign_code(f"network_d, train.gan_opt: {kinds}")
 
-    def _judged(self, given: Mapping[str, Any]) -> list[Tensor]:
+    def _judged(self, entries: Mapping[str, Any]) -> list[Tensor]:
         """Return what the discriminator is shown as fake and as real: the image behind its conditions."""
         for key, names in (("takes", self.gan_takes), ("condition", self.gan_condition)):
-            missing = [name for name in names if name not in given]
+            missing = [name for name in names if name not in entries]
             if missing:
                 raise OptionError(
                     f"train.gan_opt.{key}: neither the dataset nor the network gives {', '.join(missing)} (given: "
-                    f"{', '.join(sorted(given))})"
+                    f"{', '.join(sorted(entries))})"
                 )
-        conditions = [given[name] for name in self.gan_condition]
-        images = [given[name] for name in self.gan_takes]
+        conditions = [entries[name] for name in self.gan_condition]
+        images = [entries[name] for name in self.gan_takes]
         for name, condition in zip(self.gan_condition, conditions, strict=True):
             if condition.shape[-2:] != images[0].shape[-2:]:
                 raise OptionError(

@@ -197,7 +197,7 @@ def _return_pairs(criterion: Any) -> None:
 def _keep_state(model: Any) -> None:
     """Let the host save what the plugin's objectives in a model remember, once."""
     schedulers = getattr(model, "schedulers", None)
-    if schedulers is None or any(isinstance(one, ObjectiveState) for one in schedulers):
+    if schedulers is None or any(isinstance(scheduler, ObjectiveState) for scheduler in schedulers):
         return
     kept = {
         name: value

@@ -45,7 +45,7 @@ def default_takes(objective: nn.Module) -> tuple[str, ...]:
     if declared is not None:
         return tuple(declared)
     parameters = list(inspect.signature(objective.forward).parameters.values())
-    second = parameters[1:2] or [one for one in parameters if one.kind is one.VAR_POSITIONAL]
+    second = parameters[1:2] or [parameter for parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL]
     alone = not second or second[0].name == "weight" or second[0].kind in (_KEYWORD, _KEYWORDS)
     return ("restored",) if alone else ("restored", "gt")
 
@@ -171,21 +171,21 @@ class Objectives(nn.Module):
             OptionError: when an objective takes what neither the dataset nor the network gives, or when schedules leave
                 no objective at this step.
         """
-        given = {**batch, **outputs}
+        entries = {**batch, **outputs}
         losses: dict[str, Tensor] = {}
         for name, term in self.terms.items():
             factor = self.schedules[name].at(self.step) if name in self.schedules else 1.0
             if factor == 0:
                 continue
-            missing = [entry for entry in self.takes[name] if entry not in given]
+            missing = [entry for entry in self.takes[name] if entry not in entries]
             if missing:
                 raise OptionError(
                     f"train.{name}_opt: the objective takes {', '.join(self.takes[name])}, but neither the dataset nor "
-                    f"the network gives {', '.join(missing)} (given: {', '.join(sorted(given))})"
+                    f"the network gives {', '.join(missing)} (given: {', '.join(sorted(entries))})"
                 )
             where = f"train.{name}_opt: {type(term).__name__}"
             with foreign_code(where):
-                value = term(*(given[entry] for entry in self.takes[name]))
+                value = term(*(entries[entry] for entry in self.takes[name]))
             value = _scalar(value, where)
             losses[name] = value if factor == 1 else factor * value
         if not losses and self.terms:

@@ -68,7 +68,7 @@ def takes_state_of(block: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     Betas and weight decay may change; ``amsgrad``, for example, wants something that the state does not have.
     """
     number = nn.Parameter(torch.ones(1))
-    optimisers = [build_optimiser(each, [number], "train") for each in (other, block)]
+    optimisers = [build_optimiser(settings, [number], "train") for settings in (other, block)]
     try:
         number.grad = torch.ones(1)
         optimisers[0].step()
@@ -153,5 +153,5 @@ def load_optimisation(
 def update_average(average: nn.Module, current: nn.Module, decay: float) -> None:
     """Move the exponential moving average of a network's weights by one step; buffers are copied."""
     torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1.0 - decay)
-    for ours, theirs in zip(average.buffers(), current.buffers(), strict=True):
-        ours.copy_(theirs)
+    for averaged, newest in zip(average.buffers(), current.buffers(), strict=True):
+        averaged.copy_(newest)

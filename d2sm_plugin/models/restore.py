@@ -99,8 +99,8 @@ def restore_batch(
             restored = named_outputs(network(*tensors))["restored"]
         return restored if restored.dtype == torch.float64 else restored.float()
 
-    def on_tile(image: Tensor, *others: Tensor) -> Tensor:
-        restored = forward_any_size(network, forward, (image if before is None else before(image), *others))
+    def on_tile(image: Tensor, *further: Tensor) -> Tensor:
+        restored = forward_any_size(network, forward, (image if before is None else before(image), *further))
         return restored if after is None else after(restored)
 
     with evaluating(network), torch.inference_mode():

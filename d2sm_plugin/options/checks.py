@@ -116,7 +116,7 @@ def check_values(
         elif not signature.open or not isinstance(key, str):
             known = suggest(str(key), signature.arguments)
             raise OptionError(f"{where}.{key}: {target.__name__} takes no such argument{known}")
-    missing = [name for name, one in signature.arguments.items() if one.required and name not in arguments]
+    missing = [name for name, argument in signature.arguments.items() if argument.required and name not in arguments]
     if missing:
         raise OptionError(f"{where}: {target.__name__} needs {', '.join(missing)}; add it to the option block")
     further = getattr(target, "check_arguments", None)
@@ -133,7 +133,7 @@ def _check_value(argument: Argument, value: Any, where: str) -> None:
     try:
         argument.adapter.validate_python(value)
     except ValidationError as error:
-        raise OptionError(explain(error, where, given=value)) from None
+        raise OptionError(explain(error, where, block=value)) from None
 
 
 def _check_datasets(datasets: Mapping[str, Mapping[str, Any]], is_train: bool) -> None:
@@ -193,9 +193,13 @@ def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
 
 def _check_objective(key: str, block: Mapping[str, Any], model: type) -> None:
     where = f"train.{key}"
-    own = getattr(model, "gan_options", ObjectiveOptions) if key == "gan_opt" else ObjectiveOptions
-    target = check_block(LOSS_REGISTRY, block, where, without=frozenset(own.model_fields))
-    options = read_block(own, {name: value for name, value in block.items() if name in own.model_fields}, where)
+    objective_options = getattr(model, "gan_options", ObjectiveOptions) if key == "gan_opt" else ObjectiveOptions
+    target = check_block(LOSS_REGISTRY, block, where, without=frozenset(objective_options.model_fields))
+    options = read_block(
+        objective_options,
+        {name: value for name, value in block.items() if name in objective_options.model_fields},
+        where,
+    )
     if options.schedule is not None:
         WeightSchedule(options.schedule, f"{where}.schedule")
     if options.takes is None or key == "gan_opt":

@@ -97,11 +97,11 @@ def _check_shared_batches(sets: Mapping[str, Mapping[str, Any]]) -> None:
         for key, block in sets.items():
             if name in block and block[name] != sets["train"].get(name):
                 raise OptionError(f"datasets.{key}.{name}: training sets share batches; set it in datasets.train alone")
-    given = {key: block.get("ratio") for key, block in sets.items()}
-    without = [key for key, ratio in given.items() if ratio is None]
-    if len(without) < len(given) and (without or len(given) == 1):
+    ratios = {key: block.get("ratio") for key, block in sets.items()}
+    without = [key for key, ratio in ratios.items() if ratio is None]
+    if len(without) < len(ratios) and (without or len(ratios) == 1):
         reason = f"datasets.{without[0]} has none; give every training set one" if without else "there is but one set"
-        raise OptionError(f"datasets.{next(key for key in given if key not in without)}.ratio: {reason}")
+        raise OptionError(f"datasets.{next(key for key in ratios if key not in without)}.ratio: {reason}")
 
 
 def _crop(sets: Mapping[str, Mapping[str, Any]], scale: int) -> int | None:

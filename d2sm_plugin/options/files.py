@@ -34,8 +34,8 @@ class OptionFile:
 
     def __str__(self) -> str:
         """The file, with those that it extends, for messages."""
-        first, *others = map(str, self.files)
-        return f"{first} (extends {', '.join(others)})" if others else first
+        first, *bases = map(str, self.files)
+        return f"{first} (extends {', '.join(bases)})" if bases else first
 
     def text(self) -> str:
         """The file as it was written, with its comments; the merged content where it extends another."""
@@ -89,8 +89,8 @@ def find_option_file(name: str | Path, folder: str | Path = ".", where: str = ""
         OptionError: when there is no such file; the message names the nearest shipped one.
     """
     path = Path(folder, name)
-    if (found := existing_file(os.path.join(folder, os.path.expanduser(name)))) is not None:
-        return found
+    if (file := existing_file(os.path.join(folder, os.path.expanduser(name)))) is not None:
+        return file
     names = shipped_names()
     wanted = Path(name).as_posix().removesuffix(_SUFFIX)
     if wanted in names:
@@ -116,7 +116,9 @@ def _read_layer(path: Path, relative: Sequence[str]) -> dict[str, Any]:
     content = read_yaml(path)
     imports = content.get("custom_imports")
     if isinstance(imports, list):
-        content["custom_imports"] = [located(one, path.parent) if isinstance(one, str) else one for one in imports]
+        content["custom_imports"] = [
+            located(module, path.parent) if isinstance(module, str) else module for module in imports
+        ]
     for key in relative:
         if isinstance(content.get(key), str):
             content[key] = str(find_option_file(content[key], path.parent, f"{path}: {key}: "))

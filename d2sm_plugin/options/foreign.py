@@ -15,11 +15,11 @@ class _Foreign(NamedTuple):
     """A model of BasicSR or a project built on it.
 
     Attributes:
-        ours: the model that makes the same training steps.
+        model: of the plugin, which makes the same training steps.
         clips: whether it clips gradients unless told otherwise; None where it never does.
     """
 
-    ours: str
+    model: str
     clips: bool | None = None
 
 
@@ -35,12 +35,12 @@ _MODELS = {
 _WITHOUT_EFFECT = ("use_image", "rgb2bgr", "max_minibatch", "window_size")
 
 
-def translate(raw: Mapping[str, Any], ours: bool) -> tuple[dict[str, Any], list[str]]:
+def translate(raw: Mapping[str, Any], is_ours: bool) -> tuple[dict[str, Any], list[str]]:
     """Return options with the model of ours in place of another project's that does the same.
 
     Args:
         raw: content of an option file.
-        ours: whether ``model_type`` names a model of ours, or a user's own, already.
+        is_ours: whether ``model_type`` names a model of ours, or a user's own, already.
 
     Returns:
         The options, and lines for the log that say what is run; none where nothing has changed.
@@ -49,11 +49,11 @@ def translate(raw: Mapping[str, Any], ours: bool) -> tuple[dict[str, Any], list[
         OptionError: when the options ask for what none of ours does.
     """
     name = raw.get("model_type")
-    if ours or not isinstance(name, str) or name not in _MODELS:
+    if is_ours or not isinstance(name, str) or name not in _MODELS:
         return dict(raw), []
     foreign = _MODELS[name]
-    options = deepcopy(dict(raw)) | {"model_type": foreign.ours}
-    line = f"model_type {name}: run as {foreign.ours}, which does the same"
+    options = deepcopy(dict(raw)) | {"model_type": foreign.model}
+    line = f"model_type {name}: run as {foreign.model}, which does the same"
     if foreign.clips is None:
         return options, [f"{line}."]
     train, val = options.get("train"), options.get("val")

@@ -113,12 +113,14 @@ def _train() -> Schema:
 def _datasets(phase: str) -> Schema:
     """Return the block of a dataset in one phase: what the pipeline reads, and what each class reads."""
     classes = {}
-    ours = {name: cls.options_model for name, cls in _shipped(DATASET_REGISTRY) if hasattr(cls, "options_model")}
-    for name, model in {**ours, **TYPED_HOST_DATASETS}.items():
-        own = {key: value for key, value in model_schema(model)["properties"].items() if key != "phase"}
-        if phase != "train" and "sigma" in own:  # several levels are several sets
-            own["sigma"] = {"anyOf": [own["sigma"], {"type": "array", "items": {"type": "number"}, "minItems": 1}]}
-        classes[name] = own
+    shipped = {name: cls.options_model for name, cls in _shipped(DATASET_REGISTRY) if hasattr(cls, "options_model")}
+    for name, model in {**shipped, **TYPED_HOST_DATASETS}.items():
+        dataset_keys = {key: value for key, value in model_schema(model)["properties"].items() if key != "phase"}
+        if phase != "train" and "sigma" in dataset_keys:  # several levels are several sets
+            dataset_keys["sigma"] = {
+                "anyOf": [dataset_keys["sigma"], {"type": "array", "items": {"type": "number"}, "minItems": 1}]
+            }
+        classes[name] = dataset_keys
     return _by_type(classes, model_schema(LoaderOptions)["properties"])
 
 
@@ -129,7 +131,9 @@ def _blocks(kind: str, registry: Any) -> Schema:
     for name, target in _shipped(registry):
         described = _descriptions(target)
         arguments = signature_of(target, METRIC_IMAGES if kind == "metric" else ()).arguments
-        classes[name] = {one.name: _argument(one) | described.get(one.name, {}) for one in arguments.values()}
+        classes[name] = {
+            argument.name: _argument(argument) | described.get(argument.name, {}) for argument in arguments.values()
+        }
         if name == "GANLoss":
             classes[name] |= _of_gan_models()
     return _by_type(classes, shared.get(kind, {}))
@@ -168,8 +172,8 @@ def _argument(argument: Argument) -> Schema:
     if argument.block is None:
         return schema
     kind = next(kind for kind, registry in _REGISTRIES.items() if registry is argument.block.registry)
-    others = [one for one in schema.get("anyOf", []) if one.get("type") not in ("object", "null")]
-    return {"anyOf": [{"$ref": f"#/definitions/{kind}"}, *others]}
+    members = [member for member in schema.get("anyOf", []) if member.get("type") not in ("object", "null")]
+    return {"anyOf": [{"$ref": f"#/definitions/{kind}"}, *members]}
 
 
 def model_schema(model: type[BaseModel]) -> Schema:
@@ -181,14 +185,14 @@ def model_schema(model: type[BaseModel]) -> Schema:
 def _tidy(schema: Any, inner: Mapping[str, Any] | None = None) -> Any:
     """Return a schema without what editors do not need, and with references replaced by what they refer to."""
     if isinstance(schema, list):
-        return [_tidy(one, inner) for one in schema]
+        return [_tidy(part, inner) for part in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
         target = (inner or {})[schema["$ref"].rsplit("/", 1)[1]]
         schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
     tidied = {
-        key: {name: _tidy(one, inner) for name, one in value.items()} if key == "properties" else _tidy(value, inner)
+        key: {name: _tidy(part, inner) for name, part in value.items()} if key == "properties" else _tidy(value, inner)
         for key, value in schema.items()
         if key not in _DROPPED and key != "$defs"
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.blocks import read_block, shown
-from d2sm_plugin.custom_imports import import_from, with_given
+from d2sm_plugin.custom_imports import import_from, with_command_line
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.options.checks import check_types
@@ -72,7 +72,7 @@ def typed_options(raw: Mapping[str, Any]) -> tuple[Options, type[D2SMModel], lis
     Raises:
         OptionError: for an unknown key or model, or a value of the wrong type.
     """
-    raw = with_given(raw)
+    raw = with_command_line(raw)
     import_from(raw)
     named = raw.get("model_type", "D2SMModel")
     if not isinstance(named, str):

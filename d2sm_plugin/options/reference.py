@@ -74,8 +74,8 @@ def _train_options() -> dict[str, type[TrainOptions]]:
 
 
 def _dataset_options() -> dict[str, type[DatasetOptions]]:
-    ours = {name: cls.options_model for name, cls in DATASET_REGISTRY if _is_ours(cls)}
-    return dict(sorted(ours.items())) | dict(sorted(TYPED_HOST_DATASETS.items()))
+    shipped = {name: cls.options_model for name, cls in DATASET_REGISTRY if _is_ours(cls)}
+    return dict(sorted(shipped.items())) | dict(sorted(TYPED_HOST_DATASETS.items()))
 
 
 def _is_ours(cls: type) -> bool:

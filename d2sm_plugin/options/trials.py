@@ -71,9 +71,13 @@ def try_objective(block: Mapping[str, Any], where: str) -> nn.Module | None:
     target = lookup(LOSS_REGISTRY, block["type"], f"{where}.type")
     known = signature_of(target).arguments
     arguments = {key: value for key, value in block.items() if key in known}
-    reads = [name for name, one in known.items() if one.is_file and arguments.get(name, one.default) is not None]
-    ours = target.__module__.split(".")[0] == __name__.split(".", maxsplit=1)[0]
-    if reads or (is_of_host(target) and "vgg_type" in known) or not (ours or is_of_host(target)):
+    reads = [
+        name
+        for name, argument in known.items()
+        if argument.is_file and arguments.get(name, argument.default) is not None
+    ]
+    is_ours = target.__module__.split(".")[0] == __name__.split(".", maxsplit=1)[0]
+    if reads or (is_of_host(target) and "vgg_type" in known) or not (is_ours or is_of_host(target)):
         return None
     for name, mark in ((name, argument.block) for name, argument in known.items() if argument.block is not None):
         if mark.registry is not LOSS_REGISTRY:

@@ -37,11 +37,11 @@ def build_in_host(opt: Mapping[str, Any]) -> D2SMModel:
     raw["path"] = {key: value for key, value in opt["path"].items() if key not in _FOLDERS}
     options = validate_options(raw, opt["is_train"])
     if opt["is_train"]:
-        for where, value, others in (
+        for where, value, possible in (
             ("train.accumulate", options["train"]["accumulate"], (1,)),
             ("val.save_best", options["val"]["save_best"], (None,)),
         ):
-            if value not in others:
+            if value not in possible:
                 raise OptionError(f"{where}: BasicSR's own trainer does not do this; remove it, or run: d2sm train")
     cls: type[D2SMModel] = lookup(MODEL_REGISTRY, opt["model_type"], "model_type")
     options |= {key: opt[key] for key in _OF_PROCESSES}

@@ -31,8 +31,8 @@ from d2sm_plugin.registry import lookup
 def build_dataset(block: Mapping[str, Any], where: str) -> Dataset[dict[str, Any]]:
     """Build the dataset that a block of ``datasets`` describes; messages of ours begin with ``where``."""
     cls = lookup(DATASET_REGISTRY, block["type"], f"{where}.type")
-    ours = hasattr(cls, "options_model")
-    model = cls.options_model if ours else host_dataset_options(cls)
+    is_ours = hasattr(cls, "options_model")
+    model = cls.options_model if is_ours else host_dataset_options(cls)
     if model is not None:
         read_dataset_options(model, block, where)
     if cls is PairedImageDataset:
@@ -46,7 +46,7 @@ def build_dataset(block: Mapping[str, Any], where: str) -> Dataset[dict[str, Any
         raise DataError(f"{where}: {cls.__name__} cannot be built ({reason})") from error
     if cls is PairedImageDataset:
         dataset.paths.sort(key=itemgetter("gt_path"))  # or the file system would decide the order of training
-    return dataset if ours else CheckedDataset(dataset, where)
+    return dataset if is_ours else CheckedDataset(dataset, where)
 
 
 class TrainBatches:

@@ -33,9 +33,9 @@ def run_log(first_rank: bool) -> Iterator[logging.Logger]:
     logger = loggers[0]
     initialized_logger[HOST_LOGGER] = True  # or the host would add handlers of its own
     _remove_handlers(logger)
-    for each in loggers:
-        each.propagate = False
-        each.setLevel(logging.INFO if first_rank else logging.ERROR)
+    for handled in loggers:
+        handled.propagate = False
+        handled.setLevel(logging.INFO if first_rank else logging.ERROR)
     console = logging.StreamHandler()
     console.setFormatter(_Short(LOG_FORMAT))
     _add_handler(console)
@@ -46,8 +46,8 @@ def run_log(first_rank: bool) -> Iterator[logging.Logger]:
     finally:
         logging.captureWarnings(False)
         threading.excepthook = hook
-        for each in loggers:
-            _remove_handlers(each)
+        for handled in loggers:
+            _remove_handlers(handled)
 
 
 def log_to_file(folder: Path, kind: str, name: str) -> None:

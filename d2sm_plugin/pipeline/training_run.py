@@ -133,8 +133,8 @@ class TrainingRun:
                 f"{self.resume_state}: it does not fit this training ({reason}); start a new run from its weights "
                 f"(path.pretrain_network_g)"
             ) from error
-        mine = state["random"][self.rank] if self.rank < len(state["random"]) else state["random"][0]
-        restore_random_state(mine)
+        generators = state["random"][self.rank] if self.rank < len(state["random"]) else state["random"][0]
+        restore_random_state(generators)
         self.done = self.saved = state["iter"]
 
     def _describe(self, changes: ResumeChanges | None) -> None:
@@ -236,8 +236,8 @@ class TrainingRun:
         on_first_rank(lambda: self._write_state(step, states))
 
     def _write_state(self, step: int, random_states: list[Any]) -> None:
-        mine = {"random": random_states, "drawn": self.drawn, "options": self.kept_options}
-        self.store.save(step, self.model.networks(), {**self.model.training_state(), **mine})
+        run_state = {"random": random_states, "drawn": self.drawn, "options": self.kept_options}
+        self.store.save(step, self.model.networks(), {**self.model.training_state(), **run_state})
         self.logger.info(f"Checkpoint of step {step:,} saved.")
 
     def _refuse_damage(self, step: int) -> None:

@@ -92,9 +92,9 @@ def plan_street(rng: np.random.Generator) -> Street:
     """Draw a plan."""
     theme = THEMES[str(rng.choice(list(THEMES), p=(0.28, 0.24, 0.24, 0.24)))]
     count, width = int(rng.choice((2, 2, 3, 3, 4))), rng.uniform(3.0, 3.5)
-    own = int(rng.integers(count // 2, count))
+    own_lane = int(rng.integers(count // 2, count))
     middle = rng.normal(0, 0.35)
-    lanes = tuple(float((index - own) * width + middle) for index in range(count))
+    lanes = tuple(float((index - own_lane) * width + middle) for index in range(count))
     sides = []
     for sign, lane in ((-1, lanes[0]), (1, lanes[-1])):
         road = lane + sign * (width / 2 + (rng.uniform(2.0, 2.4) if rng.uniform() < 0.5 else rng.uniform(0.2, 0.6)))

@@ -184,8 +184,8 @@ def cast_vehicles(cast: Cast) -> None:
     for index, x in enumerate(street.lanes):
         oncoming = index < street.oncoming
         heading = np.pi if oncoming else 0.0
-        own = abs(x) < 0.5 * street.lane_width
-        z = rng.uniform(13, 32) if own else rng.uniform(8, 26)
+        in_own_lane = abs(x) < 0.5 * street.lane_width
+        z = rng.uniform(13, 32) if in_own_lane else rng.uniform(8, 26)
         if index == tram_lane:
             draw_rails(cast.canvas, street, x)
             z = rng.uniform(24, 34)
@@ -252,4 +252,4 @@ def _cast_rider(cast: Cast, draw: Callable[..., None]) -> None:
         lane = int(rng.integers(len(street.lanes)))
         x = street.lanes[lane] + rng.uniform(0.4, 1.1) * (-1 if lane < street.oncoming else 1)
         heading = (np.pi if lane < street.oncoming else 0.0) + rng.normal(0, 0.35)
-    cast.place(lambda canvas, own, px, pz: draw(canvas, own, px, pz, float(heading), True), x, z)
+    cast.place(partial(draw, heading=float(heading), ridden=True), x, z)

@@ -171,13 +171,13 @@ def load_into(network: nn.Module, checkpoint: SegCheckpoint, num_classes: int) -
             f"{checkpoint.source}: trained on {len(checkpoint.classes)} classes ({', '.join(checkpoint.classes[:3])}, "
             f"...), but the config builds a network of {num_classes}; give the config it was trained with"
         )
-    own = network.state_dict()
-    other_shape = [name for name in own if name in state and state[name].shape != own[name].shape]
+    expected = network.state_dict()
+    other_shape = [name for name in expected if name in state and state[name].shape != expected[name].shape]
     if other_shape:
         name = other_shape[0]
         raise CheckpointError(
             f"{checkpoint.source}: {len(other_shape)} tensors are of another shape than the config builds (first: "
-            f"{name}, {tuple(state[name].shape)} instead of {tuple(own[name].shape)}); give the config it was "
+            f"{name}, {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}); give the config it was "
             f"trained with"
         )
     outcome = network.load_state_dict(state, strict=False)

@@ -176,11 +176,11 @@ def check_classes_fit(classes: ClassSet, num_classes: int, checkpoint_names: Seq
             f"classes '{classes.name}': {len(classes)} classes, but the segmentation network has {num_classes}; give "
             f"the class set it was trained on"
         )
-    given = [name.lower() for name in classes.names]
+    names = [name.lower() for name in classes.names]
     trained = [name.lower() for name in checkpoint_names]
-    if set(given) == set(trained) and given != trained:
-        first = next(i for i, (a, b) in enumerate(zip(given, trained, strict=True)) if a != b)
+    if set(names) == set(trained) and names != trained:
+        first = next(i for i, (a, b) in enumerate(zip(names, trained, strict=True)) if a != b)
         raise OptionError(
-            f"classes '{classes.name}': class {first} is '{given[first]}', but '{trained[first]}' in the checkpoint; "
+            f"classes '{classes.name}': class {first} is '{names[first]}', but '{trained[first]}' in the checkpoint; "
             f"list the classes in the order the network was trained on"
         )

@@ -35,7 +35,7 @@ def label_values(config: Mapping[str, Any]) -> NDArray[np.uint8]:
     Raises:
         OptionError: when ``metainfo`` names classes that its data set lacks.
     """
-    block = next((found for name in _LOADERS if (found := _dataset(config.get(name))) is not None), {})
+    block = next((dataset for name in _LOADERS if (dataset := _dataset(config.get(name))) is not None), {})
     values = AS_STORED.copy()
     if _reduces_zero_label(block, config):
         values[1:IGNORE] -= 1
@@ -81,20 +81,20 @@ def _reduces_zero_label(block: Mapping[str, Any], config: Mapping[str, Any]) -> 
 def _label_map(block: Mapping[str, Any]) -> Mapping[int, int]:
     metainfo = block.get("metainfo")
     classes = metainfo.get("classes") if isinstance(metainfo, Mapping) else None
-    own = getattr(_dataset_class(block), "METAINFO", {}).get("classes")
-    if classes is None or own is None or list(classes) == list(own):
+    class_names = getattr(_dataset_class(block), "METAINFO", {}).get("classes")
+    if classes is None or class_names is None or list(classes) == list(class_names):
         return {}
-    strange = [name for name in classes if name not in own]
+    strange = [name for name in classes if name not in class_names]
     if strange:
         raise OptionError(f"config: metainfo names the class '{strange[0]}', which {block['type']} does not have")
-    return {old: list(classes).index(name) if name in classes else IGNORE for old, name in enumerate(own)}
+    return {old: list(classes).index(name) if name in classes else IGNORE for old, name in enumerate(class_names)}
 
 
 def _ignored(block: Mapping[str, Any], config: Mapping[str, Any]) -> set[int]:
     evaluators = config.get("test_evaluator", config.get("val_evaluator"))
     blocks = [block, *(evaluators if isinstance(evaluators, (list, tuple)) else [evaluators])]
-    found = (entry.get("ignore_index") for entry in blocks if isinstance(entry, Mapping))
-    return {value for value in found if type(value) is int and 0 <= value < IGNORE}
+    values = (entry.get("ignore_index") for entry in blocks if isinstance(entry, Mapping))
+    return {value for value in values if type(value) is int and 0 <= value < IGNORE}
 
 
 def _dataset_class(block: Mapping[str, Any]) -> type:

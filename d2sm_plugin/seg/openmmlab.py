@@ -65,16 +65,16 @@ def find_config(config: str | Path) -> Path:
     if path is not None:
         return path.resolve()
     name = Path(config).stem if str(config).endswith(".py") else Path(config).name
-    own = {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
-    if name in own:
-        return own[name]
+    packaged = {file.stem: file for file in sorted(OWN_CONFIGS.glob("*.py"))}
+    if name in packaged:
+        return packaged[name]
     shipped = _shipped_configs()
     if name in shipped:
         return shipped[name]
-    near = difflib.get_close_matches(name, [*own, *shipped], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*packaged, *shipped], n=3, cutoff=0.5)
     raise OptionError(
-        f"config '{str(config)[:200]}': no such file, and neither this package ({', '.join(own)}) nor mmseg ships a "
-        f"config of that name" + (f"; near ones: {', '.join(near)}" if near else "")
+        f"config '{str(config)[:200]}': no such file, and neither this package ({', '.join(packaged)}) nor mmseg ships "
+        f"a config of that name" + (f"; near ones: {', '.join(near)}" if near else "")
     )
 
 

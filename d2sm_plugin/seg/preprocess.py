@@ -133,10 +133,10 @@ class TestResize:
         if not self.steps:
             return levels
         whole = bool((levels == levels.round()).all()) and bool(levels.aminmax().max <= 255)
-        rows = [self._one(image.permute(1, 2, 0).cpu().numpy(), whole) for image in levels]
+        rows = [self._resized(image.permute(1, 2, 0).cpu().numpy(), whole) for image in levels]
         return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).to(levels)
 
-    def _one(self, image: np.ndarray, whole: bool) -> np.ndarray:
+    def _resized(self, image: np.ndarray, whole: bool) -> np.ndarray:
         bgr = np.ascontiguousarray(image[..., ::-1].astype(np.uint8 if whole else np.float32))
         results: dict[str, Any] = {"img": bgr, "img_shape": bgr.shape[:2], "ori_shape": bgr.shape[:2]}
         for step in self.steps:

@@ -54,8 +54,8 @@ def neighbour_probabilities(features: Tensor) -> Tensor:
     kernel = cosine_kernel(features)
     count = len(kernel)
     # Behind each entry of the diagonal follow n others before the next one: cut it out, in both sums of the formula.
-    others = kernel.flatten()[1:].view(count - 1, count + 1)[:, :-1].reshape(count, count - 1)
-    return others / others.sum(1, keepdim=True)
+    off_diagonal = kernel.flatten()[1:].view(count - 1, count + 1)[:, :-1].reshape(count, count - 1)
+    return off_diagonal / off_diagonal.sum(1, keepdim=True)
 
 
 @register_divergence

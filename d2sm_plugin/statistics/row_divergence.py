@@ -78,29 +78,29 @@ class Matched(NamedTuple):
     history_sums: list[Tensor]
 
 
-#: The four summands (m, n) of m others with n rows, float64, in the order of their sums.
+#: The four summands (m, n) of m partners with n rows, float64, in the order of their sums.
 Terms = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class _Few(NamedTuple):
-    """Rows to be paired with many others: both kinds of features (2n, D), and clear ones (n, D)."""
+    """Rows to be paired with many partners: both kinds of features (2n, D), and clear ones (n, D)."""
 
-    both: Tensor
+    stacked: Tensor
     clear: Tensor
 
     @classmethod
     def of(cls, rows: Rows) -> _Few:
-        """Lay out rows, once for all of the others."""
+        """Lay out rows, once for all of the partners."""
         return cls(torch.cat(list(rows)), rows.clear)
 
 
 class _Block(NamedTuple):
-    """Relative changes (m, n) of the pairs of m others with n new rows, kept for the gradient."""
+    """Relative changes (m, n) of the pairs of m partners with n new rows, kept for the gradient."""
 
-    others: Rows
+    partners: Rows
     epsilon: Tensor
     sums: Tensor
-    first: int | None  # place of the others among the new rows; None for history
+    first: int | None  # place of the partners among the new rows; None for history
 
 
 def unit_rows(restored: Tensor, clear: Tensor) -> tuple[Rows, Tensor]:
@@ -158,12 +158,12 @@ def match_statistics(new: Rows, history: Sequence[History], leaving: Rows, kind:
         sums += torch.stack([term[:, :count].sum(0) for term in terms])
         blocks.append(_Block(part.rows, epsilon[:, :count].contiguous(), part_sums, None))
     for start, stop in spans(0, count, count):
-        others = new.part(start, stop)
-        epsilon, terms = _pair_terms(others, few)
+        partners = new.part(start, stop)
+        epsilon, terms = _pair_terms(partners, few)
         for term in terms:
             term.diagonal(start).zero_()
         sums += torch.stack([term.sum(0) for term in terms])
-        blocks.append(_Block(others, epsilon, sums[:, start:stop], start))
+        blocks.append(_Block(partners, epsilon, sums[:, start:stop], start))
     history_sums = [block.sums for block in blocks if block.first is None]
     if count + sum(part.shape[1] for part in history_sums) < 2:  # a lone sample has no statistics
         gradient = torch.zeros_like(new.restored) if with_gradient else None
@@ -174,22 +174,22 @@ def match_statistics(new: Rows, history: Sequence[History], leaving: Rows, kind:
 
 
 def _come_and_gone(term: Tensor, count: int) -> Tensor:
-    """Sum (m,) of a summand over the first ``count`` columns, less that over the others."""
+    """Sum (m,) of a summand over the first ``count`` columns, less that over the rest."""
     return term.sum(1) if term.shape[1] == count else term[:, :count].sum(1) - term[:, count:].sum(1)
 
 
 def spans(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Cut samples start...stop - 1 into pieces whose pairs with ``rows`` others may be held in float64 at a time."""
+    """Cut samples start...stop - 1 into pieces whose pairs with ``rows`` partners may be held in float64 at a time."""
     step = max(1, _PAIRS_AT_ONCE // max(1, rows))
     for first in range(start, stop, step):
         yield first, min(stop, first + step)
 
 
-def _pair_terms(others: Rows, few: _Few) -> tuple[Tensor, Terms]:
-    """Relative changes (m, n) of the pairs of m others with n rows, in the dtype of the rows, and their summands."""
+def _pair_terms(partners: Rows, few: _Few) -> tuple[Tensor, Terms]:
+    """Relative changes (m, n) of the pairs of m partners with n rows, in the dtype of the rows, and their summands."""
     count, dtype = len(few.clear), few.clear.dtype
-    of_restored = products(others.restored, few.both)
-    change = of_restored[:, count:].double().add_(products(others.difference, few.clear)).mul_(0.5)
+    of_restored = products(partners.restored, few.stacked)
+    change = of_restored[:, count:].double().add_(products(partners.difference, few.clear)).mul_(0.5)
     kernel = of_restored[:, :count].double().add_(1).mul_(0.5).sub_(change)
     # Opposite features have K = 0 and no logarithm; rounding may even give less. One unit of rounding is the floor.
     floor = torch.finfo(dtype).eps
@@ -213,5 +213,5 @@ def _gradient(new: Rows, sums: Tensor, blocks: Sequence[_Block], kind: str) -> T
         weights += Slopes.of(block.sums[:, :, None], gradient.dtype).at(block.epsilon, kind)
         if block.first is not None:
             weights.diagonal(block.first).zero_()
-        add_weighted(gradient, weights, block.others.restored)
+        add_weighted(gradient, weights, block.partners.restored)
     return gradient

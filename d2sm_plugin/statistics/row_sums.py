@@ -67,10 +67,10 @@ class Slopes(NamedTuple):
         """Derivatives (m, n) at relative changes (m, n)."""
         forward_weight, backward_weight = KINDS[kind]
         deviation = epsilon - self.mean
-        found = []
+        summands = []
         if forward_weight:
             forward = (deviation * self.shrink).log1p_().sub_(self.divergence)
-            found.append(forward.mul_(forward_weight * self.scale))
+            summands.append(forward.mul_(forward_weight * self.scale))
         if backward_weight:
-            found.append(deviation.div_(1 + epsilon).mul_(backward_weight * self.scale))
-        return found[0] if len(found) == 1 else found[0] + found[1]
+            summands.append(deviation.div_(1 + epsilon).mul_(backward_weight * self.scale))
+        return summands[0] if len(summands) == 1 else summands[0] + summands[1]

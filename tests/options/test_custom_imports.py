@@ -10,7 +10,7 @@ from test_reader import RAW
 
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin import custom_imports
-from d2sm_plugin.custom_imports import add_custom_import, import_custom, located, with_given
+from d2sm_plugin.custom_imports import add_custom_import, import_custom, located, with_command_line
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.options.reader import read_options, validate_options
 from d2sm_plugin.registry import ARCH_REGISTRY
@@ -116,6 +116,6 @@ def test_what_the_command_line_imports_goes_with_the_options(tmp_path):
     assert vars(parser.parse_args(["--custom-import", str(path), "a", "b"])) == {"files": ["a", "b"]}
     options = validate_options({**RAW, "network_g": {"type": "OnCommandLine"}})
     assert options["custom_imports"] == [str(path)]
-    assert with_given(options)["custom_imports"] == [str(path)]
+    assert with_command_line(options)["custom_imports"] == [str(path)]
     with pytest.raises(OptionError, match=r"--custom-import: .*nowhere\.py: no such Python file"):
         parser.parse_args(["--custom-import", "nowhere.py"])

@@ -13,14 +13,14 @@ from d2sm_plugin.errors import DataError, OptionError
 positive = whole(1)
 
 
-def add_source(parser: argparse.ArgumentParser, what: str) -> None:
+def add_source(parser: argparse.ArgumentParser, content: str) -> None:
     """Add ``--src``."""
-    parser.add_argument("--src", required=True, metavar="DIR", help=what)
+    parser.add_argument("--src", required=True, metavar="DIR", help=content)
 
 
-def add_windows(parser: argparse.ArgumentParser, what: str) -> None:
+def add_windows(parser: argparse.ArgumentParser, content: str) -> None:
     """Add ``--crop-size`` and ``--step``."""
-    group = parser.add_argument_group("windows", f"cut {what} into windows, which training reads faster")
+    group = parser.add_argument_group("windows", f"cut {content} into windows, which training reads faster")
     group.add_argument("--crop-size", type=positive, metavar="PIXELS", help="side of a window (default: do not cut)")
     group.add_argument("--step", type=positive, metavar="PIXELS", help="between windows (default: the crop size)")
 

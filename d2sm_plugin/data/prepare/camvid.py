@@ -37,16 +37,16 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the LMDBs of all splits that are there."""
     settings, windows = Settings.from_arguments(arguments), read_windows(arguments)
     source = source_folder(arguments)
-    found = {split: roots for split in SPLITS if (roots := _roots(source, split)) is not None}
-    if not found:
+    roots_of = {split: roots for split in SPLITS if (roots := _roots(source, split)) is not None}
+    if not roots_of:
         raise DataError(
             f"{source}: expected SPLIT/images with SPLIT/labels, or SPLIT with SPLITannot, in it (SPLIT is train, val "
             f"or test); --src names the folder above these"
         )
     for split in SPLITS:
-        if split not in found:
+        if split not in roots_of:
             tqdm.write(f"{source / split}: not there, so the split {split} is left out")
-    for split, (image_root, label_root) in found.items():
+    for split, (image_root, label_root) in roots_of.items():
         _write_split(split, image_root, label_root, settings, windows if split == "train" else None)
 
 

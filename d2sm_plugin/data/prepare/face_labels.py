@@ -204,5 +204,5 @@ def _numbers(values: list[str], count: int, where: str) -> tuple[float, ...]:
 def _check_counts(labels: Mapping[str, FaceLabel], path: str | Path) -> None:
     counts = {len(label.points): name for name, label in labels.items()}
     if len(counts) != 1:
-        found = ", ".join(f"{count} ('{name}')" for count, name in counts.items()) or "none"
-        raise DataError(f"{path}: every face must have the same number of landmarks; found {found}")
+        listed = ", ".join(f"{count} ('{name}')" for count, name in counts.items()) or "none"
+        raise DataError(f"{path}: every face must have the same number of landmarks; found {listed}")

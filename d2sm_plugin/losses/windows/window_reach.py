@@ -69,14 +69,14 @@ def measure_reach(early: Part, stride: int, example: Tensor) -> Reach:
     return measure_reaches([Step(early, stride)], example)[0]
 
 
-def _seen(gradient: Tensor, own: int, stride: int, passed: int) -> Reach:
+def _seen(gradient: Tensor, start: int, stride: int, passed: int) -> Reach:
     seen = gradient.abs().sum((0, 1))
-    spans = [(torch.nonzero(seen.sum(axis)).flatten() - own).tolist() for axis in (1, 0)]
+    spans = [(torch.nonzero(seen.sum(axis)).flatten() - start).tolist() for axis in (1, 0)]
     before = max(0, -min(span[0] for span in spans))
     after = max(span[-1] for span in spans)
-    if before >= own or after >= own - 1:
+    if before >= start or after >= start - 1:
         raise OptionError(
-            f"PatchSampler.shared_stride: up to stride {stride} the extractor looks further than {own * passed} "
+            f"PatchSampler.shared_stride: up to stride {stride} the extractor looks further than {start * passed} "
             f"pixels, so its windows have too little in common; choose a smaller shared_stride, border 'open', or "
             f"mode 'crop'"
         )

@@ -124,15 +124,15 @@ def _gradient(way: _Way, network: nn.Module, noisy: Tensor, clear: Tensor, setti
     restored = noisy.to(settings.device).contiguous(memory_format=layout).requires_grad_()
     target = clear.to(settings.device).contiguous(memory_format=layout)
     sampler = PatchSampler(224, 56, **way.options)
-    found: list[Tensor] = []
+    gradients: list[Tensor] = []
 
     def step() -> None:
         features, clear_features = sampler(network, restored, target)
         value = semantic_divergence(features.flatten(0, 1), clear_features.flatten(0, 1))
-        found.extend(torch.autograd.grad(value, restored))
+        gradients.extend(torch.autograd.grad(value, restored))
 
     wall, cpu = timed(step, settings.device)
-    return found[0].flatten().double(), cpu if settings.device.type == "cpu" else wall
+    return gradients[0].flatten().double(), cpu if settings.device.type == "cpu" else wall
 
 
 def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path, title: str) -> None:
@@ -149,9 +149,9 @@ def plot_frontier(rows: Sequence[tuple[str, float, float, float]], file: Path, t
         "open": ("^", "tab:orange", "shared, border open"),
     }
     for kind, (marker, colour, label) in kinds.items():
-        some = [row for row in rows if _kind(row[0]) == kind]
-        axes.plot([r[1] for r in some], [r[3] for r in some], marker, color=colour, label=label)
-        for row in some:
+        of_kind = [row for row in rows if _kind(row[0]) == kind]
+        axes.plot([r[1] for r in of_kind], [r[3] for r in of_kind], marker, color=colour, label=label)
+        for row in of_kind:
             name = "" if kind == "crop" else row[0].removeprefix("shared at ").split(",")[0]
             name += f": {row[0].split()[-2]}" if kind == "cells" else ""
             place = (7, -3) if kind == "cells" else (5, -12)  # those lie close together, one above the other

@@ -125,7 +125,7 @@ def ratios(timings: dict[str, Timing], reference: str, kind: str) -> dict[str, f
     """Median over the rounds of each variant's time divided by the reference's of the same round."""
     base = getattr(timings[reference], kind)
     return {
-        name: statistics.median(own / other for own, other in zip(getattr(timing, kind), base, strict=True))
+        name: statistics.median(time / of_base for time, of_base in zip(getattr(timing, kind), base, strict=True))
         for name, timing in timings.items()
     }
 

@@ -76,9 +76,9 @@ def _wrap(model: Any, clock: _Clock) -> None:
         return outputs
 
     def compute_losses(batch: Any, outputs: Any) -> dict[str, Tensor]:
-        found = losses(batch, outputs)
+        values = losses(batch, outputs)
         clock.mark("objectives, forward")
-        return found
+        return values
 
     def before_update(*_: object) -> None:
         clock.mark("network, backward")
@@ -95,21 +95,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     settings = Settings(torch.device("cpu"), rounds, False)
     steps = {name: measure_parts(settings, shared) for name, shared in (("crop", False), ("shared", True))}
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in steps}
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in steps}
     for number in range(rounds + 2):
         for name, step in steps.items():
             parts = step()
             if number > 1:
-                found[name].append(parts)
-    rows = [[part, *(_median(some, part) for some in found.values())] for part in _ORDER]
-    rows.append(["all", *(1000 * statistics.median(sum(p.values()) for p in some) for some in found.values())])
+                measured[name].append(parts)
+    rows = [[part, *(_median(of_step, part) for of_step in measured.values())] for part in _ORDER]
+    rows.append(["all", *(1000 * statistics.median(sum(p.values()) for p in r) for r in measured.values())])
     headers = ("CPU ms", "crop, plain layout, not folded", "shared, channels_last")
     sys.stdout.write(tabulate(rows, headers, tablefmt="github", floatfmt=".0f") + "\n")
     return 0
 
 
-def _median(some: list[dict[str, float]], part: str) -> float:
-    return 1000 * statistics.median(parts.get(part, 0) for parts in some)
+def _median(rounds: list[dict[str, float]], part: str) -> float:
+    return 1000 * statistics.median(parts.get(part, 0) for parts in rounds)
 
 
 if __name__ == "__main__":

@@ -37,12 +37,12 @@ class LossProcesses:
         self._pipes: list[Connection] = []
         processes: list[BaseProcess] = []
         for rank in range(count):
-            ours, theirs = context.Pipe()
-            arguments = (theirs, self._folder.name, rank, count, rows, dimension, queue)
+            parent_end, child_end = context.Pipe()
+            arguments = (child_end, self._folder.name, rank, count, rows, dimension, queue)
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
-            theirs.close()
-            self._pipes.append(ours)
+            child_end.close()
+            self._pipes.append(parent_end)
             processes.append(process)
         weakref.finalize(self, _stop, self._pipes, processes)
         self._answers()

@@ -49,17 +49,19 @@ def read_cost(suite: Suite, jobs: Sequence[SuiteRun], folder: Path) -> dict[str,
     with reading_again(file, "remove it, and cost is measured again"):
         stored = json.loads(file.read_text(encoding="utf-8"))
         marks = _marks(jobs)
-        measured = {name: own for name, own in stored["variants"].items() if own["definition"] == marks.get(name)}
+        measured = {
+            name: variant for name, variant in stored["variants"].items() if variant["definition"] == marks.get(name)
+        }
         base = measured.get(suite.baseline)
         if base is None:
             return {}
         kind = "wall" if stored["device"] == "cuda" else "cpu"
         return {
             name: {
-                "time": statistics.median(a / b for a, b in zip(own[kind], base[kind], strict=True)),
-                "memory": own["peak_mib"] / base["peak_mib"],
+                "time": statistics.median(a / b for a, b in zip(variant[kind], base[kind], strict=True)),
+                "memory": variant["peak_mib"] / base["peak_mib"],
             }
-            for name, own in measured.items()
+            for name, variant in measured.items()
         }
 
 
@@ -90,15 +92,15 @@ def measure_cost(suite: Suite, jobs: Sequence[SuiteRun], folder: Path) -> None:
         bar.set_postfix_str(variant)
         measured[variant].append(_measure_in_process(variant, trains[variant], suite))
     first = measured[suite.baseline][0]
-    if not max(one["peak_mib"] for one in measured[suite.baseline]):
+    if not max(measurement["peak_mib"] for measurement in measured[suite.baseline]):
         raise TrainingError(f"cost of '{suite.baseline}': no memory was seen in use; --no-cost leaves it out")
     marks = _marks(jobs)
     variants = {
         name: {
             "definition": marks[name],
-            "wall": [one["wall"] for one in rounds],
-            "cpu": [one["cpu"] for one in rounds],
-            "peak_mib": round(max(one["peak_mib"] for one in rounds), 1),
+            "wall": [measurement["wall"] for measurement in rounds],
+            "cpu": [measurement["cpu"] for measurement in rounds],
+            "peak_mib": round(max(measurement["peak_mib"] for measurement in rounds), 1),
         }
         for name, rounds in measured.items()
     }
@@ -108,10 +110,10 @@ def measure_cost(suite: Suite, jobs: Sequence[SuiteRun], folder: Path) -> None:
 
 
 def _measure_in_process(variant: str, train: Mapping[str, Any], suite: Suite) -> dict[str, Any]:
-    given = {"options": train, "steps": suite.cost.steps, "drop": suite.cost.drop}
+    request = {"options": train, "steps": suite.cost.steps, "drop": suite.cost.drop}
     child_process = subprocess.run(
         [sys.executable, "-c", "from d2sm_plugin.studies.compare.cost import child; child()"],
-        input=json.dumps(given),
+        input=json.dumps(request),
         capture_output=True,
         text=True,
         check=False,
@@ -128,8 +130,8 @@ def child() -> None:
     import d2sm_plugin  # noqa: F401  # mends the host and registers everything
 
     logging.getLogger(HOST_LOGGER).setLevel(logging.ERROR)
-    given = json.loads(sys.stdin.read())
-    sys.stdout.write(f"\n{json.dumps(measure_training(given['options'], given['steps'], given['drop']))}\n")
+    request = json.loads(sys.stdin.read())
+    sys.stdout.write(f"\n{json.dumps(measure_training(request['options'], request['steps'], request['drop']))}\n")
 
 
 def measure_training(raw: Mapping[str, Any], steps: int, drop: int) -> dict[str, Any]:

@@ -49,10 +49,10 @@ def check_definitions(jobs: Sequence[SuiteRun], report: Path, source: str | Path
         return
     variant, phrases = next(iter(changed.items()))
     more = f" and {len(phrases) - _SHOWN} more" if len(phrases) > _SHOWN else ""
-    others = f" ({', '.join(list(changed)[1:])} changed too)" if len(changed) > 1 else ""
+    further = f" ({', '.join(list(changed)[1:])} changed too)" if len(changed) > 1 else ""
     raise OptionError(
         f"{source}: variant '{variant}' has runs in {report.parent} that were made with other options: "
-        f"{'; '.join(phrases[:_SHOWN])}{more}{others}. Take the change back, give the variant another name, or run it "
+        f"{'; '.join(phrases[:_SHOWN])}{more}{further}. Take the change back, give the variant another name, or run it "
         f"anew with --rerun"
     )
 
@@ -64,5 +64,5 @@ def record_definitions(jobs: Sequence[SuiteRun], report: Path) -> None:
 
 
 def _definitions(jobs: Sequence[SuiteRun]) -> dict[str, Any]:
-    found = {job.row: job.definition for job in jobs if job.train is not None}
-    return json.loads(json.dumps(found, default=str))
+    definitions = {job.row: job.definition for job in jobs if job.train is not None}
+    return json.loads(json.dumps(definitions, default=str))

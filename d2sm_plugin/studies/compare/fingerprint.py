@@ -62,9 +62,9 @@ def essence(raw: Mapping[str, Any], processes: int = 1) -> dict[str, Any]:
 def _with_contents(value: Any) -> Any:
     """Return nested options with every name of a file replaced by its content."""
     if isinstance(value, Mapping):
-        return {key: _with_contents(one) for key, one in value.items()}
+        return {key: _with_contents(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_with_contents(one) for one in value]
+        return [_with_contents(part) for part in value]
     return content_of(value) if isinstance(value, str) else value
 
 

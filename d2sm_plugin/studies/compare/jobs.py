@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from d2sm_plugin.custom_imports import with_given
+from d2sm_plugin.custom_imports import with_command_line
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.files import reading_again, write_whole
 from d2sm_plugin.options.cross_checks import measured_names
@@ -153,7 +153,7 @@ def training_options(suite: Suite, base: Mapping[str, Any], variant: str, seed: 
     raw = merge(base, suite.options)
     for name in suite.lineage(variant):
         raw = merge(raw, suite.variants[name].options)
-    return with_given(raw) | {"name": variant.replace("/", "_"), "manual_seed": seed}
+    return with_command_line(raw) | {"name": variant.replace("/", "_"), "manual_seed": seed}
 
 
 def test_options(suite: Suite, train: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,9 +212,9 @@ def _untrained(suite: Suite, common: Mapping[str, Any], out: Path) -> list[Suite
 
 def _run_name(out: Path, variant: str, mark: str, seed: int) -> str:
     known = (out / "runs").glob(f"*-{mark}-s{seed}")
-    found = sorted(known, key=lambda run: (not (run / TRAINED).is_file(), run.name))
-    if found:
-        return found[0].name
+    runs = sorted(known, key=lambda run: (not (run / TRAINED).is_file(), run.name))
+    if runs:
+        return runs[0].name
     slug = re.sub(r"[^a-z0-9]+", "_", variant.lower()).strip("_") or "variant"
     return f"{slug}-{mark}-s{seed}"
 
@@ -250,8 +250,8 @@ def check_options(suite: Suite, trains: Mapping[str, Mapping[str, Any]], source:
                 _check_columns(suite.columns, options, mistakes)
     if mistakes:
         place, first = next(iter(mistakes.items()))
-        others = [other for other in mistakes if other != place]
-        rest = f" (and there are mistakes in {', '.join(others)})" if others else ""
+        further = [other for other in mistakes if other != place]
+        rest = f" (and there are mistakes in {', '.join(further)})" if further else ""
         raise OptionError(f"{source}: {place}: {first}{rest}")
     return list(missing)
 

@@ -27,7 +27,7 @@ _MARKERS = "os^Dv"
 
 def read_curves(jobs: Sequence[SuiteRun]) -> dict[str, Curves]:
     """Return what the trainings, finished or not, measured on their validation sets, by variant."""
-    found: dict[str, Curves] = {}
+    of_variants: dict[str, Curves] = {}
     for job in jobs:
         file = job.experiment / "metrics.csv"
         if job.train is None or not file.is_file():
@@ -38,9 +38,10 @@ def read_curves(jobs: Sequence[SuiteRun]) -> dict[str, Curves]:
             for row in csv.DictReader(whole):
                 if None in row.values():
                     continue
-                curves = found.setdefault(job.row, {}).setdefault(row["metric"], {}).setdefault(row["dataset"], {})
+                of_metric = of_variants.setdefault(job.row, {}).setdefault(row["metric"], {})
+                curves = of_metric.setdefault(row["dataset"], {})
                 curves.setdefault(job.seed, {})[int(row["iter"])] = float(row["value"])
-    return found
+    return of_variants
 
 
 def plot_convergence(suite: Suite, jobs: Sequence[SuiteRun], metrics: Sequence[str], path: Path) -> bool:
@@ -56,8 +57,8 @@ def plot_convergence(suite: Suite, jobs: Sequence[SuiteRun], metrics: Sequence[s
         Whether there was anything to draw.
     """
     curves = read_curves(jobs)
-    measured = [m for m in metrics if any(m in own for own in curves.values())]
-    sets = list(dict.fromkeys(name for own in curves.values() for m in measured for name in own.get(m, {})))
+    measured = [m for m in metrics if any(m in of_run for of_run in curves.values())]
+    sets = list(dict.fromkeys(name for of_run in curves.values() for m in measured for name in of_run.get(m, {})))
     if not measured or not sets:
         return False
     size = (4.5 * len(sets), 3.2 * len(measured) + 0.3 * (len(curves) // 3 + 1))

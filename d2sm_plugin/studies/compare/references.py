@@ -47,15 +47,15 @@ def measure_references(options: Mapping[str, Any]) -> dict[str, dict[str, float]
     """
     loaders = build_evaluation_loaders(options["datasets"], ("test", "val"), 0, 1)
     device = torch.device("cuda" if options["num_gpu"] else "cpu")
-    found: dict[str, dict[str, float]] = {name: {} for name in loaders}
+    references: dict[str, dict[str, float]] = {name: {} for name in loaders}
     quiet = {**options["val"], "save_img": False, "measure_input": False}
     plain = {**options, "val": quiet}
     if options["scale"] == 1:
         evaluator = Evaluator(plain, loaders, None, True, device)
         for name, (_, metrics) in evaluator.run(PassThrough("lq"), 0).items():
-            found[name] |= metrics
+            references[name] |= metrics
     if options["val"]["segmentation"] is not None:
         evaluator = Evaluator({**plain, "val": {**quiet, "metrics": {}}}, loaders, None, True, device)
         for name, (_, metrics) in evaluator.run(PassThrough("gt"), 0).items():
-            found[name] |= {f"{CLEAN_PREFIX}{metric}": value for metric, value in metrics.items()}
-    return found
+            references[name] |= {f"{CLEAN_PREFIX}{metric}": value for metric, value in metrics.items()}
+    return references

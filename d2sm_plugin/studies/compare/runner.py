@@ -162,8 +162,8 @@ def environment(slot: int, slots: int, processes: int = 1) -> dict[str, str]:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (here, env.get("PYTHONPATH"))))
     count = torch.cuda.device_count()
     if count:
-        given = env.get("CUDA_VISIBLE_DEVICES")
-        devices = given.split(",") if given else [str(number) for number in range(count)]
-        own = {devices[(slot * processes + number) % len(devices)]: None for number in range(processes)}
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+        visible = env.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else [str(number) for number in range(count)]
+        chosen = {devices[(slot * processes + number) % len(devices)]: None for number in range(processes)}
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
     return env

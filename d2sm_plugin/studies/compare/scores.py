@@ -74,8 +74,8 @@ class Scores:
             return
         scores, rows = job.scores(), self.suite.untrained
         if rows.input is not None:
-            own = {s: {k: v for k, v in m.items() if not k.startswith(CLEAN_PREFIX)} for s, m in scores.items()}
-            self._take_reference(rows.input, own)
+            restored = {s: {k: v for k, v in m.items() if not k.startswith(CLEAN_PREFIX)} for s, m in scores.items()}
+            self._take_reference(rows.input, restored)
         if rows.clean is not None:
             clean = {
                 s: {k.removeprefix(CLEAN_PREFIX): v for k, v in m.items() if k.startswith(CLEAN_PREFIX)}
@@ -108,8 +108,8 @@ class Scores:
 
     def difference(self, row: str, column: Column) -> Summary | None:
         """Return the paired difference from the baseline: over the seeds that both have, seed by seed."""
-        own, base = self.of(row, column), self.of(self.suite.baseline, column)
-        return summarise([own[seed] - base[seed] for seed in own if seed in base])
+        values, base = self.of(row, column), self.of(self.suite.baseline, column)
+        return summarise([values[seed] - base[seed] for seed in values if seed in base])
 
     def ranks(self, column: Column) -> dict[str, int]:
         """Return the rank of every variant, 1 for the best; equal ones share a rank.

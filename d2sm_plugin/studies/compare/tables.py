@@ -49,10 +49,10 @@ def markdown(scores: Scores, cost: Cost) -> str:
     parts = [f"# {suite.title or suite.name}", caption]
     seeds = {row: _seeds(scores, row) for row in scores.rows()}
     parts.append(_table(scores, "seeds", seeds, lambda row, column: _mean_cell(scores, row, column), cost))
-    others = [variant for variant in suite.variants if variant != suite.baseline]
-    if others and scores.values.get(suite.baseline):
+    variants = [variant for variant in suite.variants if variant != suite.baseline]
+    if variants and scores.values.get(suite.baseline):
         parts.append(f"Difference from {suite.baseline}, of runs with equal seeds: mean ± sample deviation.")
-        pairs = {row: _pairs(scores, row) for row in others}
+        pairs = {row: _pairs(scores, row) for row in variants}
         parts.append(_table(scores, "pairs", pairs, lambda row, column: _difference_cell(scores, row, column), {}))
     parts += _remarks(scores, cost)
     return "\n\n".join(parts) + "\n"
@@ -87,8 +87,8 @@ def _table(
     for row, count in counts.items():
         line = [row, count, *(cell(row, column) for column in scores.columns)]
         if cost:
-            own = cost.get(row, {})
-            line += [f"{own[key]:.2f}×" if key in own else "" for key in ("time", "memory")]
+            costs = cost.get(row, {})
+            line += [f"{costs[key]:.2f}×" if key in costs else "" for key in ("time", "memory")]
         lines.append(line)
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
 
@@ -139,7 +139,7 @@ def _remarks(scores: Scores, cost: Cost) -> list[str]:
     if known and len(scores.versions) == 1:
         remarks.append(f"Trained with {known[0]}.")
     elif known:
-        remarks.append(f"Versions differ: {'; '.join(_trained_with(scores, one) for one in scores.versions)}.")
+        remarks.append(f"Versions differ: {'; '.join(_trained_with(scores, version) for version in scores.versions)}.")
     return remarks
 
 
@@ -174,7 +174,15 @@ def _means(scores: Scores) -> list[list[Any]]:
                 continue
             paired = row in scores.suite.variants and row != scores.suite.baseline
             difference = scores.difference(row, column) if paired else None
-            own = [row, column.test_set, column.sigma, column.metric, summary.count, summary.mean, summary.deviation]
-            both = [None, None] if difference is None else [difference.mean, difference.deviation]
-            lines.append([*own, ranks.get(row), *both])
+            described = [
+                row,
+                column.test_set,
+                column.sigma,
+                column.metric,
+                summary.count,
+                summary.mean,
+                summary.deviation,
+            ]
+            change = [None, None] if difference is None else [difference.mean, difference.deviation]
+            lines.append([*described, ranks.get(row), *change])
     return lines

@@ -122,7 +122,7 @@ def _row(result: Divergence) -> list[str]:
         f"{reverse:.3e}",
         f"{float(means.squared):.3e}",
         f"{float(means.cosine):.4f}",
-        f"{100 * float(means.own):.1f}",
+        f"{100 * float(means.own_nearest):.1f}",
     ]
 
 
@@ -137,10 +137,10 @@ def _compared(result: Divergence, results: Sequence[Divergence], reference: str 
 
 
 def _record(result: Divergence) -> list[object]:
-    kl, reverse, squared, cosine, own = (float(value) for value in result.means)
+    kl, reverse, squared, cosine, nearest = (float(value) for value in result.means)
     return [
         *(result.view, _level(result), result.method, len(result.image_kl), result.samples, result.groups),
-        *(kl * result.samples, kl, reverse * result.samples, reverse, squared, cosine, own),
+        *(kl * result.samples, kl, reverse * result.samples, reverse, squared, cosine, nearest),
     ]
 
 
@@ -158,10 +158,10 @@ def _bars(results: Sequence[Divergence]) -> bytes:
         highest = max(float(r.means.kl) for r in results if r.view == view)
         power = math.floor(math.log10(highest)) if highest > 0 else 0
         for i, method in enumerate(methods):
-            found = {r.sigma: float(r.means.kl) / 10**power for r in results if (r.view, r.method) == (view, method)}
-            places = [levels.index(level) + (i - (len(methods) - 1) / 2) * width for level in found]
-            drawn = axes.bar(places, list(found.values()), 0.9 * width, color=colour_of(i, method), label=method)
-            axes.bar_label(drawn, [f"{value:.2f}" for value in found.values()], fontsize=8, padding=2)
+            by_sigma = {r.sigma: float(r.means.kl) / 10**power for r in results if (r.view, r.method) == (view, method)}
+            places = [levels.index(level) + (i - (len(methods) - 1) / 2) * width for level in by_sigma]
+            drawn = axes.bar(places, list(by_sigma.values()), 0.9 * width, color=colour_of(i, method), label=method)
+            axes.bar_label(drawn, [f"{value:.2f}" for value in by_sigma.values()], fontsize=8, padding=2)
         axes.set_xticks(range(len(levels)), ["" if level is None else f"σ = {level:g}" for level in levels])
         axes.set_ylabel(f"KL(restored ‖ clear) per sample [$10^{{{power}}}$]")
         axes.set_title(view)

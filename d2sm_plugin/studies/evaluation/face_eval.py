@@ -134,12 +134,12 @@ def evaluate_faces(
     for key in tqdm(clean.keys, desc="comparing", unit="face", dynamic_ncols=True):
         reference = clean.read_rgb(key)
         faces = {method.name: read_like(method, key, reference) for method in methods}
-        found = dict(zip(faces, finder.find(np.stack(list(faces.values()))), strict=True))
+        points = dict(zip(faces, finder.find(np.stack(list(faces.values()))), strict=True))
         for name, face in faces.items():
-            errors = {f"NRMSE {unit}": nrmse(found[name], landmarks[key], finder.scheme.name, unit) for unit in units}
+            errors = {f"NRMSE {unit}": nrmse(points[name], landmarks[key], finder.scheme.name, unit) for unit in units}
             scores.add(name, key, {**measure_face(face, reference, crop_border), **errors})
         if pictures is not None and key in shown:
-            rows.append(_picture(key, faces, found, landmarks[key], scores))
+            rows.append(_picture(key, faces, points, landmarks[key], scores))
             write_png(pictures / f"{key}.png", rows[-1])
     if pictures is not None and rows:
         write_png(pictures / "comparison.png", stack(rows))
@@ -160,7 +160,7 @@ def measure_face(face: NDArray[np.uint8], reference: NDArray[np.uint8], crop_bor
 def _picture(
     key: str,
     faces: dict[str, NDArray[np.uint8]],
-    found: dict[str, NDArray[np.float32]],
+    points: dict[str, NDArray[np.float32]],
     true: NDArray[np.float32],
     scores: FaceScores,
 ) -> NDArray[np.uint8]:
@@ -168,7 +168,7 @@ def _picture(
     for name, face in faces.items():
         error = scores.of(name, key)[f"NRMSE {REPORTED}"]
         enlarged = draw_points(face, true, _TRUE, _ENLARGE)
-        columns[f"{name} {error:.3f}"] = draw_points(enlarged, (found[name] + 0.5) * _ENLARGE - 0.5, _FOUND)
+        columns[f"{name} {error:.3f}"] = draw_points(enlarged, (points[name] + 0.5) * _ENLARGE - 0.5, _FOUND)
     return side_by_side(columns)
 
 

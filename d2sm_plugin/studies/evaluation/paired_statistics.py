@@ -31,7 +31,7 @@ class PairedStatistics(NamedTuple):
     reverse_kl: Tensor
     squared: Tensor
     cosine: Tensor
-    own: Tensor
+    own_nearest: Tensor
 
 
 def paired_statistics(restored: Tensor, clear: Tensor, groups: Sequence[Tensor]) -> PairedStatistics:
@@ -50,17 +50,17 @@ def paired_statistics(restored: Tensor, clear: Tensor, groups: Sequence[Tensor])
             f"features of restored and clear samples must both have the shape (N, D); got {tuple(restored.shape)} and "
             f"{tuple(clear.shape)}"
         )
-    found = PairedStatistics(*(torch.zeros(len(restored), dtype=torch.float64) for _ in PairedStatistics._fields))
+    statistics = PairedStatistics(*(torch.zeros(len(restored), dtype=torch.float64) for _ in PairedStatistics._fields))
     for group in groups:
         x, y = (features[group.to(features.device)].double() for features in (restored, clear))
         rows, _ = unit_rows(x, y)
         sums = _row_sums(rows)
-        found.kl[group] = row_divergences(sums, "kl").cpu()
-        found.reverse_kl[group] = row_divergences(sums, "reverse_kl").cpu()
-        found.squared[group] = (x - y).square().mean(1).cpu()
-        found.cosine[group] = rows.difference.square().sum(1).div(2).cpu()  # of unit vectors: |x - y|² = 2 - 2 cos
-        found.own[group] = _own_nearest(rows).double().cpu()
-    return found
+        statistics.kl[group] = row_divergences(sums, "kl").cpu()
+        statistics.reverse_kl[group] = row_divergences(sums, "reverse_kl").cpu()
+        statistics.squared[group] = (x - y).square().mean(1).cpu()
+        statistics.cosine[group] = rows.difference.square().sum(1).div(2).cpu()  # of unit vectors: |x - y|² = 2 - 2 cos
+        statistics.own_nearest[group] = _own_nearest(rows).double().cpu()
+    return statistics
 
 
 def _row_sums(rows: Rows) -> Tensor:
@@ -79,8 +79,8 @@ def _row_sums(rows: Rows) -> Tensor:
 def _own_nearest(rows: Rows) -> Tensor:
     """Tell whether no clear sample is nearer to a restored one than its own, (N,)."""
     count, clear = len(rows.restored), rows.clear
-    own = torch.empty(count, dtype=torch.bool, device=clear.device)
+    is_nearest = torch.empty(count, dtype=torch.bool, device=clear.device)
     for start, stop in spans(0, count, count):
         similarity = rows.restored[start:stop] @ clear.T
-        own[start:stop] = similarity.diagonal(start) >= similarity.amax(1) - _TIE
-    return own
+        is_nearest[start:stop] = similarity.diagonal(start) >= similarity.amax(1) - _TIE
+    return is_nearest

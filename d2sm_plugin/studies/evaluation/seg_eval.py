@@ -144,10 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", type=device, default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
     add("--amp", action="store_true", help="run the segmentation network in bfloat16")
     add("--test-resize", action="store_true", help="resize as the config's test pipeline says, as mmseg itself does")
-    own = parser.add_argument_group("restoring here: adds noise to the clean images, restores and scores them")
-    own.add_argument("--opt", metavar="YML", help="option file of the restoration network")
-    own.add_argument("--restoration-checkpoint", metavar="PATH", help="its weights")
-    own.add_argument(
+    restoring = parser.add_argument_group("restoring here: adds noise to the clean images, restores and scores them")
+    restoring.add_argument("--opt", metavar="YML", help="option file of the restoration network")
+    restoring.add_argument("--restoration-checkpoint", metavar="PATH", help="its weights")
+    restoring.add_argument(
         "--sigma", type=number(0, 255, above=True), nargs="+", metavar="S", help="noise levels on the 0-255 scale"
     )
     return parser

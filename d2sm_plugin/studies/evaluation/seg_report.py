@@ -35,14 +35,14 @@ def document(results: Sequence[MethodScores]) -> dict[str, dict[str, object]]:
 
     What is not a finite number (IoU of a class that never occurs, PSNR of equal images) is None.
     """
-    found: dict[str, dict[str, object]] = {}
+    methods_of: dict[str, dict[str, object]] = {}
     for result in results:
         entry: dict[str, object] = dict(zip(_SUMMARY, map(_finite, _summary(result)), strict=True))
         entry["IoU"] = {name: _finite(value) for name, value in result.scores.iou.items()}
         if result.psnr is not None:
             entry["PSNR"] = _finite(result.psnr)
-        found[result.name] = entry
-    return found
+        methods_of[result.name] = entry
+    return methods_of
 
 
 def write_report(results: Sequence[MethodScores], out: Path) -> None:

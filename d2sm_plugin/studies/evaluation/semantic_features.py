@@ -49,7 +49,7 @@ def collect_samples(
     features: list[list[Tensor]] = [[] for _ in views]
     for key in tqdm(keys, desc=title, unit="image", dynamic_ncols=True, leave=False, disable=None):
         image = read_like(method, key, clean.read(key))
-        for view, found in zip(views, features, strict=True):
+        for view, parts in zip(views, features, strict=True):
             try:
                 samples = view.samples(image)
             except ShapeError as error:
@@ -58,13 +58,13 @@ def collect_samples(
                 raise DataError(
                     f"{method.describe(key)}: extractor '{view.name}' gives features that are no finite numbers"
                 )
-            if found and found[0].shape[1] != samples.shape[1]:
+            if parts and parts[0].shape[1] != samples.shape[1]:
                 raise DataError(
                     f"{method.describe(key)}: extractor '{view.name}' gives {samples.shape[1]} features here and "
-                    f"{found[0].shape[1]} for '{keys[0]}'; pool them, or take images of one size"
+                    f"{parts[0].shape[1]} for '{keys[0]}'; pool them, or take images of one size"
                 )
-            found.append(samples)
-    return [_joined(found) for found in features]
+            parts.append(samples)
+    return [_joined(parts) for parts in features]
 
 
 def groups_of(samples: Samples, view: View, size: int | None) -> list[Tensor]:

@@ -117,12 +117,12 @@ def _block_in_file(content: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     if "train" not in content:
         return content
     objectives = content["train"] if isinstance(content["train"], dict) else {}
-    found = [
+    blocks = [
         key for key, block in objectives.items() if isinstance(block, dict) and block.get("type", "") == "D2SMLoss"
     ]
-    if len(found) != 1:
+    if len(blocks) != 1:
         raise OptionError(
-            f"{path}: expected one objective of type D2SMLoss under 'train', found {len(found)}; name another file, or "
-            f"put the block into a file of its own"
+            f"{path}: expected one objective of type D2SMLoss under 'train', found {len(blocks)}; name another file, "
+            f"or put the block into a file of its own"
         )
-    return objectives[found[0]]
+    return objectives[blocks[0]]

@@ -58,9 +58,9 @@ def separation(restored: Features, clear: Features, image: NDArray[np.int64]) ->
     x, y = unit(restored), unit(clear)
     joint, is_clear = np.vstack([x, y]), np.repeat([False, True], len(x))
     similarity = x @ y.T
-    own = similarity.diagonal() >= similarity.max(1) - 1e-12
+    nearest = similarity.diagonal() >= similarity.max(1) - 1e-12
     return Separation(
-        float(own.mean()),
+        float(nearest.mean()),
         float(clear_neighbours(x, y, NEIGHBOURS).mean()),
         float(sklearn["silhouette_score"](joint, is_clear)),
         *(_accuracy(kind, joint, is_clear, np.tile(image, 2), sklearn) for kind in ("linear", "nearest")),
@@ -136,10 +136,10 @@ def _accuracy(
     for fitted, held_out in sklearn["GroupKFold"](FOLDS).split(joint, is_clear, image):
         if kind == "linear":
             mean, deviation = joint[fitted].mean(0), joint[fitted].std(0)
-            given = (joint - mean) / np.where(deviation > 0, deviation, 1)
+            scaled = (joint - mean) / np.where(deviation > 0, deviation, 1)
             model = sklearn["LogisticRegression"](C=_STRENGTH, max_iter=1000)
         else:
-            given, model = joint, sklearn["KNeighborsClassifier"](NEIGHBOURS + 1)
-        predicted = model.fit(given[fitted], is_clear[fitted]).predict(given[held_out])
+            scaled, model = joint, sklearn["KNeighborsClassifier"](NEIGHBOURS + 1)
+        predicted = model.fit(scaled[fitted], is_clear[fitted]).predict(scaled[held_out])
         right[held_out] = predicted == is_clear[held_out]
     return float(right.mean())

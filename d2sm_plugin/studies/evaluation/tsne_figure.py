@@ -42,8 +42,8 @@ def draw(points: Mapping[str, NDArray[np.float64]], scores: Mapping[str, Separat
     for i, (axes, name) in enumerate(zip(panels, methods, strict=False)):
         _panel(axes, points[name], points[CLEAN], colour_of(i, name), name, lines)
         axes.set_title(f"{name}\nown nearest {scores[name].own_nearest:.0%}, mixed {scores[name].mixed:.0%}", size=10)
-    everything = np.vstack(list(points.values()))
-    middle, half = (everything.max(0) + everything.min(0)) / 2, 0.53 * np.ptp(everything, 0).max()
+    joint = np.vstack(list(points.values()))
+    middle, half = (joint.max(0) + joint.min(0)) / 2, 0.53 * np.ptp(joint, 0).max()
     panels[0].set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
     for axes in panels[len(methods) :]:
         axes.set_axis_off()

@@ -150,8 +150,8 @@ def _compare(
 def _table(scores: Sequence[Sequence[object]]) -> str:
     rows = []
     for view, level, name, *values in scores:
-        own, mixed, silhouette, linear, nearest = (float(str(value)) for value in values)
-        shown = [f"{100 * own:.1f}", f"{100 * mixed:.1f}", f"{silhouette:.3f}", f"{100 * linear:.1f}"]
+        nearest_own, mixed, silhouette, linear, nearest = (float(str(value)) for value in values)
+        shown = [f"{100 * nearest_own:.1f}", f"{100 * mixed:.1f}", f"{silhouette:.3f}", f"{100 * linear:.1f}"]
         rows.append([view, level or "-", name, *shown, f"{100 * nearest:.1f}"])
     return tabulate(rows, headers=_HEADERS, tablefmt="github", disable_numparse=True)
 

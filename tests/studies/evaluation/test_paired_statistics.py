@@ -55,8 +55,8 @@ def test_distances_and_nearest():
     torch.testing.assert_close(found.cosine, cosine, rtol=1e-9, atol=1e-12)
     assert found.squared.mean().item() == pytest.approx(F.mse_loss(restored, clear).item(), rel=1e-6)
     nearest = (F.normalize(restored.double()) @ F.normalize(clear.double()).T).argmax(1)
-    assert torch.equal(found.own.bool(), nearest == torch.arange(60))
-    assert 0 < found.own.mean() < 1
+    assert torch.equal(found.own_nearest.bool(), nearest == torch.arange(60))
+    assert 0 < found.own_nearest.mean() < 1
 
 
 def test_nothing_between_equal_features():
@@ -64,7 +64,7 @@ def test_nothing_between_equal_features():
     clear[7] = clear[3]  # a second sample with the very same features takes nothing away
     found = paired_statistics(clear, clear, [torch.arange(50)])
     assert [value.abs().max().item() for value in found[:4]] == [0, 0, 0, 0]
-    assert found.own.all()
+    assert found.own_nearest.all()
 
 
 def test_further_away_is_more_divergent():

@@ -100,7 +100,7 @@ def _sides(settings: Settings) -> tuple[int, int, int]:
 def _options(
     settings: Settings, objectives: Mapping[str, Any], network: Mapping[str, Any], **train: Any
 ) -> dict[str, Any]:
-    given = {
+    options = {
         "name": "benchmark",
         "num_gpu": int(settings.device.type == "cuda"),
         "datasets": {"train": _dataset(settings)},
@@ -113,7 +113,7 @@ def _options(
             **train,
         },
     }
-    return validate_options(given) | {"dist": False, "rank": 0, "world_size": 1, "is_train": True}
+    return validate_options(options) | {"dist": False, "rank": 0, "world_size": 1, "is_train": True}
 
 
 def _dataset(settings: Settings) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def build(settings: Settings) -> Case:
         "mmseg",
         {
             "mmseg": lambda: _mmseg(settings, scene_folder(count, height, width)),
-            "d2sm_plugin": lambda: _ours(settings, scene_folder(count, height, width)),
+            "d2sm_plugin": lambda: _through_plugin(settings, scene_folder(count, height, width)),
         },
         rounds=5,
     )
@@ -38,7 +38,7 @@ def _segmentor(settings: Settings, channels_last: bool) -> Segmentor:
     return build_segmentor(_CONFIG, None, settings.device, channels_last=channels_last)
 
 
-def _ours(settings: Settings, folder: Path) -> Step:
+def _through_plugin(settings: Settings, folder: Path) -> Step:
     segmentor, classes = _segmentor(settings, True), load_class_set("cityscapes")
     images, labels = open_images(folder / "images"), open_images(folder / "labels")
     method = stored_method("scenes", images, labels.keys, str(folder))
