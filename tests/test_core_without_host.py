@@ -112,8 +112,8 @@ assert NAME == "theirs" and D2SMLoss.__module__.startswith("d2sm_plugin."), NAME
 assert not hasattr(basicsr, "__version__") and all("project" in path for path in basicsr.__path__)
 print(sorted(name for name in sys.modules if name.split(".")[0] == "basicsr"))
 """
-    found = python(hide("basicsr") + code, foreign, foreign)
-    assert found.strip() == "['basicsr', 'basicsr.models', 'basicsr.models.nafnet']"
+    actual = python(hide("basicsr") + code, foreign, foreign)
+    assert actual.strip() == "['basicsr', 'basicsr.models', 'basicsr.models.nafnet']"
 
 
 def test_the_losses_leave_an_installed_basicsr_alone(foreign):

@@ -21,10 +21,10 @@ PACKAGES |= {"pywt": "pywavelets", "mmseg": "onedl-mmsegmentation", "mmengine": 
 @pytest.fixture
 def wanted(monkeypatch) -> dict[str, set[str]]:
     """Names of the packages that each extra of setup.py asks for, and those of the core under ``""``."""
-    given: dict = {}
-    monkeypatch.setattr(setuptools, "setup", given.update)
+    received: dict = {}
+    monkeypatch.setattr(setuptools, "setup", received.update)
     runpy.run_path(str(ROOT / "setup.py"))
-    asked = {"": given["install_requires"], **given["extras_require"]}
+    asked = {"": received["install_requires"], **received["extras_require"]}
     return {extra: {re.match(r"[\w-]+", item).group().lower() for item in items} for extra, items in asked.items()}
 
 

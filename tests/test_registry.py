@@ -61,15 +61,15 @@ def test_registering_twice_is_harmless():
 def test_a_clash_names_both_modules(kind):
     registry = kind("test")
 
-    def thing():
+    def item():
         pass
 
     def other():
         pass
 
-    other.__name__ = "thing"
-    register(registry)(thing)
-    with pytest.raises(RegistrationError, match=r"'thing' is claimed twice.*by module .*test_registry"):
+    other.__name__ = "item"
+    register(registry)(item)
+    with pytest.raises(RegistrationError, match=r"'item' is claimed twice.*by module .*test_registry"):
         register(registry)(other)
 
 
@@ -100,14 +100,14 @@ def test_build_names_what_is_wrong():
 def test_suffixes_and_unknown_names_as_in_basicsr():
     tables = Registry("test"), OwnRegistry("test")
 
-    def thing():
+    def item():
         pass
 
     for table in tables:
-        table.register(thing, suffix="basicsr")
-        assert table.get("thing") is thing and lookup(table, "thing", "x") is thing
-        assert list(table) == [("thing_basicsr", thing)] and list(table.keys()) == ["thing_basicsr"]
-        assert "thing" not in table and "thing_basicsr" in table
+        table.register(item, suffix="basicsr")
+        assert table.get("item") is item and lookup(table, "item", "x") is item
+        assert list(table) == [("item_basicsr", item)] and list(table.keys()) == ["item_basicsr"]
+        assert "item" not in table and "item_basicsr" in table
         with pytest.raises(KeyError, match="No object named 'other' found in 'test' registry!"):
             table.get("other")
 

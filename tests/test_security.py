@@ -141,8 +141,8 @@ def test_calls_that_run_or_unpickle_stand_where_they_may():
             if call in MAY_CALL:
                 assert name in MAY_CALL[call], f"{name}:{node.lineno} calls {call}"
             if call == "torch.load":
-                given = {keyword.arg: keyword.value for keyword in node.keywords}
-                assert isinstance(given.get("weights_only"), ast.Constant) and given["weights_only"].value is True
+                keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+                assert isinstance(keywords.get("weights_only"), ast.Constant) and keywords["weights_only"].value is True
             if call == "yaml.load":
                 assert any(keyword.arg == "Loader" and keyword.value.id == "OptionLoader" for keyword in node.keywords)
 

@@ -49,8 +49,8 @@ def as_sampler(described: Any, kind: type, where: str) -> Any:
     """Return a queue or sampler itself, or the one that is described.
 
     Args:
-        described: None, an object of the kind, an option block, a name (``"spatial"`` or ``"SpatialSampler"``), or, of a
-            queue, its size.
+        described: None, an object of the kind, an option block, a name (``"spatial"`` or ``"SpatialSampler"``), or, of
+            a queue, its size.
         kind: base class of what may be meant.
         where: path of the key, for messages.
 

@@ -14,7 +14,7 @@ def bare(name: str, before: int, after: int, kernel: int = 3) -> Shapes:
 
 def numbered_sequence(part: str, layers: dict[int, tuple]) -> Shapes:
     """Layers of a sequence by number: the kind of layer, then its arguments."""
-    return {key: shape for n, (kind, *given) in layers.items() for key, shape in kind(f"{part}.{n}", *given).items()}
+    return {key: shape for n, (kind, *sizes) in layers.items() for key, shape in kind(f"{part}.{n}", *sizes).items()}
 
 
 def rdn(stages: int = 3) -> Shapes:

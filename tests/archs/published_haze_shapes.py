@@ -65,8 +65,8 @@ def gfn() -> Shapes:
         wide = 64 if scale == 1 else 32
         shapes |= conv(f"s{scale}_e1conv1", 12 if scale == 1 else 15, 32, kernel)
         shapes |= conv(f"s{scale}_e2conv1", 32, wide) | conv(f"s{scale}_e2conv2", wide, 32)
-        others = ("e1conv2", "e1conv3", "e2conv3", "d3conv1", "d3conv2")
-        for name in (*others, *(f"{stage}conv{k}" for stage in ("e3", "d1", "d2") for k in "123")):
+        further = ("e1conv2", "e1conv3", "e2conv3", "d3conv1", "d3conv2")
+        for name in (*further, *(f"{stage}conv{k}" for stage in ("e3", "d1", "d2") for k in "123")):
             shapes |= conv(f"s{scale}_{name}", 32, 32)
         shapes |= conv(f"s{scale}_d3conv3", 192, 3)
     return shapes

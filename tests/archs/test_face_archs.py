@@ -45,7 +45,7 @@ RECORDED_CLASSES = [
 ]  # fmt: skip
 
 
-def given(network, shapes):
+def with_tensors_of(network, shapes):
     """The network in float64 with formula weights, given to it under their published names."""
     state = face_state(shapes)
     network = network.double().eval()
@@ -83,7 +83,7 @@ def test_hourglass_inside_dicnet():
 
 @torch.inference_mode()
 def test_dicnet_equals_the_published_module():
-    network = given(DICNet(), dicnet())
+    network = with_tensors_of(DICNet(), dicnet())
     outputs = network(formula_images(1, 3, 8, 8))
     assert outputs["steps"].shape == (4, 1, 3, 64, 64)
     assert outputs["heatmaps"].shape == (4, 1, 68, 16, 16)
@@ -98,14 +98,14 @@ def test_dicnet_equals_the_published_module():
 @pytest.mark.slow
 @torch.inference_mode()
 def test_dicnet_at_its_published_size():
-    restored = given(DICNet(), dicnet())(formula_images(1, 3, 16, 16))["restored"]
+    restored = with_tensors_of(DICNet(), dicnet())(formula_images(1, 3, 16, 16))["restored"]
     assert restored.shape == (1, 3, 128, 128)
     assert probe(restored) == pytest.approx(RECORDED_DICNET_16, rel=1e-8)
 
 
 @torch.inference_mode()
 def test_hourglass_equals_the_published_module():
-    outputs = given(StackedHourglass(), stacked_hourglass())(formula_images(1, 3, 64, 64))
+    outputs = with_tensors_of(StackedHourglass(), stacked_hourglass())(formula_images(1, 3, 64, 64))
     assert outputs["stacks"].shape == (4, 1, 68, 16, 16)
     assert torch.equal(outputs["heatmaps"], outputs["stacks"][-1])
     assert probe(outputs["heatmaps"]) == pytest.approx(RECORDED_HOURGLASS, rel=1e-8)
@@ -113,14 +113,14 @@ def test_hourglass_equals_the_published_module():
 
 @torch.inference_mode()
 def test_discriminator_equals_the_published_module():
-    logits = given(DICDiscriminator(), discriminator())(formula_images(2, 3, 128, 128))
+    logits = with_tensors_of(DICDiscriminator(), discriminator())(formula_images(2, 3, 128, 128))
     assert logits.shape == (2, 1)
     assert logits.flatten().tolist() == pytest.approx(RECORDED_LOGITS, rel=1e-8)
 
 
 @torch.inference_mode()
 def test_lightcnn9_equals_the_published_module():
-    network = given(LightCNN9(), lightcnn9())
+    network = with_tensors_of(LightCNN9(), lightcnn9())
     faces = formula_images(2, 1, 128, 128)
     assert probe(network.descriptor(faces)) == pytest.approx(RECORDED_DESCRIPTOR, rel=1e-8)
     assert probe(network(faces)) == pytest.approx(RECORDED_CLASSES, rel=1e-8)
@@ -183,11 +183,11 @@ def test_starts_from_an_hourglass_trained_before(tmp_path):
     for name, value in trained.aligner.state_dict().items():
         name = name.replace("stem.", "pre_conv_block.").replace("hourglass.", "hg.").replace("body.", "conv_block.")
         name = name.replace("project.0.", "skip_layer.").replace("centre.", "res_center.")
-        for number, own in (("0", "0"), ("1.conv_block.0", "1"), ("2", "3")):
-            name = name.replace(f"predict.{own}.", f"hg_conv_out.{number}.")
+        for number, renamed in (("0", "0"), ("1.conv_block.0", "1"), ("2", "3")):
+            name = name.replace(f"predict.{renamed}.", f"hg_conv_out.{number}.")
         for level in range(4):
-            for way, own in enumerate(("across", "down", "up"), start=1):
-                name = name.replace(f"levels.{level}.{own}.", f"res{4 - level}_{way}.")
+            for way, renamed in enumerate(("across", "down", "up"), start=1):
+                name = name.replace(f"levels.{level}.{renamed}.", f"res{4 - level}_{way}.")
         published[name] = value
     torch.save({"state_dict": published}, tmp_path / "FB_HG.pth")
     torch.save({"params": trained.state_dict()}, tmp_path / "dicnet.pth")

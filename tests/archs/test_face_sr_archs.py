@@ -79,11 +79,11 @@ RECORDED_PFSR = {
 }
 
 
-def same(output, recorded):
+def check_recorded(output, recorded):
     assert probe(output) == pytest.approx(recorded, rel=1e-8, abs=1e-10)
 
 
-def given(network, state):
+def with_state(network, state):
     """The network in float64, with published tensors."""
     network = network.double().eval()
     convert = getattr(network, "convert_state_dict", dict)
@@ -122,10 +122,10 @@ def test_parts_of_fsrnet():
 @torch.inference_mode()
 @pytest.mark.parametrize("stages", [2, 3])
 def test_rdn_equals_the_published_module(stages):
-    network = given(RDN(scale=2**stages), face_state(rdn(stages)))
+    network = with_state(RDN(scale=2**stages), face_state(rdn(stages)))
     restored = network(formula_images(1, 3, 6, 7))
     assert restored.shape == (1, 3, 6 * 2**stages, 7 * 2**stages)
-    same(restored, RECORDED_RDN[stages])
+    check_recorded(restored, RECORDED_RDN[stages])
 
 
 def test_rdn_by_4_fills_all_but_the_third_stage_by_8(tmp_path):
@@ -170,7 +170,7 @@ def test_urdgn_equals_its_layer_table():
     state = face_state(shapes | conv("15", 256, 3, 5))
     images = formula_images(1, 3, 4, 5)
     expected = urdgn_by_its_table(state, 2 * images - 1)
-    torch.testing.assert_close(given(URDGN(), state)(images), (expected + 1) / 2)
+    torch.testing.assert_close(with_state(URDGN(), state)(images), (expected + 1) / 2)
 
 
 @torch.inference_mode()
@@ -190,13 +190,13 @@ def test_urdgns_discriminator_equals_its_layer_table():
 
 @torch.inference_mode()
 def test_fsrnet_equals_the_published_module():
-    network = given(FSRNet(), softened(face_state(fsrnet())))
+    network = with_state(FSRNet(), softened(face_state(fsrnet())))
     outputs = network(formula_images(2, 3, 4, 6))
     assert set(outputs) == {"restored", "coarse"}
     assert outputs["restored"].shape == (2, 3, 32, 48)
     for name, recorded in RECORDED_FSRNET.items():
-        same(outputs[name], recorded)
-    same(network.prior(2 * outputs["coarse"] - 1), RECORDED_FSRNET_PRIOR)
+        check_recorded(outputs[name], recorded)
+    check_recorded(network.prior(2 * outputs["coarse"] - 1), RECORDED_FSRNET_PRIOR)
 
 
 @torch.inference_mode()
@@ -210,22 +210,22 @@ def test_fsrnet_equals_the_port_with_heads_and_shared_blocks(tmp_path):
         if rest and part != "pre_net":
             last = {"csr_net": 2, "fsr_enc": 11, "fsr_dec": 2}[part]
             state[name] = state[f"{part}.res_blocks.{last}.{inner}"]
-    network = given(FSRNet(num_heatmap=5, num_parsing=3), state)
+    network = with_state(FSRNet(num_heatmap=5, num_parsing=3), state)
     outputs = network(formula_images(2, 3, 4, 6))
     assert outputs["heatmaps"].shape == (2, 5, 16, 24)
     outputs["heads"] = torch.cat((outputs["heatmaps"], outputs["parsing"]), dim=1)
     for name, recorded in RECORDED_FSRNET_SHARED.items():
-        same(outputs[name], recorded)
+        check_recorded(outputs[name], recorded)
     torch.save({"epoch": 99, "state_dict": state}, tmp_path / "published.pth")
     assert load_weights(FSRNet(), tmp_path / "published.pth") == []  # heads are left out
 
 
 @torch.inference_mode()
 def test_fsrgans_discriminator_equals_the_published_module():
-    network = given(FSRGANDiscriminator(), face_state(fsrgan_discriminator()))
+    network = with_state(FSRGANDiscriminator(), face_state(fsrgan_discriminator()))
     logits = network(formula_images(1, 3, 48, 32))
     assert logits.shape == (1, 1, 3, 2)
-    same(logits, RECORDED_FSRGAN_LOGITS)
+    check_recorded(logits, RECORDED_FSRGAN_LOGITS)
 
 
 def test_fsrnet_enlarges_as_pil_does():
@@ -237,8 +237,8 @@ def test_fsrnet_enlarges_as_pil_does():
 
 @torch.inference_mode()
 def test_pfsr_equals_the_published_module_at_every_stage():
-    network = given(PFSR(), equalised_state(pfsr()))
-    critic = given(PFSRDiscriminator(), equalised_state(pfsr_discriminator()))
+    network = with_state(PFSR(), equalised_state(pfsr()))
+    critic = with_state(PFSRDiscriminator(), equalised_state(pfsr_discriminator()))
     assert (network.stage, network.fade) == (critic.stage, critic.fade) == (3, 1.0)
     small = formula_images(2, 3, 4, 5)
     for (stage, fade), (recorded, judged) in RECORDED_PFSR.items():
@@ -248,7 +248,7 @@ def test_pfsr_equals_the_published_module_at_every_stage():
         restored = network(small)
         network.training = False
         assert restored.shape == (2, 3, 4 << stage, 5 << stage)
-        same(restored, recorded)
+        check_recorded(restored, recorded)
         whole = network(small)
         assert whole.shape == (2, 3, 32, 40)
         assert torch.equal(F.interpolate(restored, (32, 40), mode="nearest"), whole)

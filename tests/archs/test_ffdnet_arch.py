@@ -61,10 +61,10 @@ def test_loads_the_d2sm_release_with_extractor_and_queues(tmp_path):
     torch.save({"epoch": 3, "model": "ffdnet", "state_dict": wrapped}, tmp_path / "d2sm.pth")
     network = FFDNet().double()
     load_weights(network, tmp_path / "d2sm.pth")
-    own = network.state_dict()
-    assert torch.equal(own["model.0.weight"], state["m_head.0.weight"])
-    assert torch.equal(own["model.8.bias"], state["m_body.3.0.bias"])
-    assert torch.equal(own["model.22.weight"], state["m_tail.weight"])
+    expected = network.state_dict()
+    assert torch.equal(expected["model.0.weight"], state["m_head.0.weight"])
+    assert torch.equal(expected["model.8.bias"], state["m_body.3.0.bias"])
+    assert torch.equal(expected["model.22.weight"], state["m_tail.weight"])
 
 
 def test_loads_its_own_and_nested_kair_files(tmp_path, small):

@@ -72,8 +72,8 @@ def formula_images(batch: int, height: int, width: int) -> torch.Tensor:
 
 def published_shapes(network: MSBDN, names: list[str]) -> dict[str, torch.Size]:
     position = MSBDN.convert_state_dict({name: torch.tensor(index) for index, name in enumerate(names)})
-    own = network.state_dict()
-    return {names[int(index)]: own[name].shape for name, index in position.items()}
+    tensors = network.state_dict()
+    return {names[int(index)]: tensors[name].shape for name, index in position.items()}
 
 
 #: Computed once with the authors' own modules (float64, CPU) on formula_weights and formula_images(1, 48, 64):

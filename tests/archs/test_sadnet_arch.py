@@ -55,7 +55,7 @@ def test_parameter_count():
     assert len(network.state_dict()) == len(sadnet()) == 96
     for name, expected in PARTS.items():
         part = getattr(network, name)
-        assert ([count(each) for each in part] if isinstance(expected, list) else count(part)) == expected
+        assert ([count(module) for module in part] if isinstance(expected, list) else count(part)) == expected
 
 
 @torch.inference_mode()

@@ -43,7 +43,7 @@ def test_a_stage_that_only_enlarges_leaves_the_network_by_4(tmp_path):
     for channel in range(8):  # each of its four sub-pixels is the channel itself
         by_8.upconv3.weight[4 * channel : 4 * channel + 4, channel, 1, 1] = 1
     features = []
-    by_4.conv_hr.register_forward_pre_hook(lambda _, given: features.append(given[0].clone()))
+    by_4.conv_hr.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].clone()))
     images = torch.rand(2, 3, 5, 7)
     by_4(images)
     enlarged = F.leaky_relu(F.interpolate(features[0], scale_factor=2, mode="nearest"), 0.1)

@@ -75,9 +75,9 @@ def contents(path: Path) -> dict[str, bytes]:
     """All records of an LMDB, read with lmdb alone."""
     environment = lmdb.open(str(path), readonly=True, lock=False)
     with environment.begin() as transaction:
-        found = {key.decode(): bytes(value) for key, value in transaction.cursor()}
+        actual = {key.decode(): bytes(value) for key, value in transaction.cursor()}
     environment.close()
-    return found
+    return actual
 
 
 def read_in_child(reader: LmdbReader, queue) -> None:

@@ -126,19 +126,19 @@ class Entries(torch.utils.data.Dataset):
 
 
 def test_joined_sets_give_what_all_of_them_give():
-    both = JoinedDatasets({"train": Entries(3, sigma=1.0), "train_2": Entries(2, path="x")})
-    assert len(both) == 5
-    assert [set(both[index]) for index in range(5)] == [{"index", "noise"}] * 5
-    assert [both[index]["index"] for index in range(5)] == [0, 1, 2, 0, 1]
+    joined = JoinedDatasets({"train": Entries(3, sigma=1.0), "train_2": Entries(2, path="x")})
+    assert len(joined) == 5
+    assert [set(joined[index]) for index in range(5)] == [{"index", "noise"}] * 5
+    assert [joined[index]["index"] for index in range(5)] == [0, 1, 2, 0, 1]
 
 
 def test_looking_for_common_entries_changes_no_draw():
-    def both():
+    def joined():
         return SeededDraws(JoinedDatasets({"a": Entries(3, sigma=1.0), "b": Entries(2)}), seed=4)
 
-    warm = both()
+    warm = joined()
     warm[Draw(0, 0)]
-    assert both()[Draw(7, 3)] == warm[Draw(7, 3)]
+    assert joined()[Draw(7, 3)] == warm[Draw(7, 3)]
 
 
 def test_sets_without_a_common_entry_are_refused():

@@ -106,8 +106,8 @@ def test_distorted_part_is_that_of_dicnets_loader(landmarks):
         height, width = part.shape[:2]
         assert np.array_equal(scaled, np.asarray(Image.fromarray(part).resize((64, 64), Image.Resampling.BICUBIC)))
         np.testing.assert_allclose(placed, moved * [64 / width, 64 / height], rtol=1e-6)
-    whole, same = cut_distorted(face, points, 1.0)
-    assert np.array_equal(whole, face) and np.array_equal(same, points)
+    whole, unmoved = cut_distorted(face, points, 1.0)
+    assert np.array_equal(whole, face) and np.array_equal(unmoved, points)
 
 
 def test_landmarks_outside_do_not_restrict_the_part():

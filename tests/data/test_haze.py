@@ -60,12 +60,12 @@ def test_random_haze_is_seeded_and_within_its_range(scene):
     ranges = HazeRange(beta=(0.05, 0.1), airlight=(0.6, 0.8), tint=0.1)
     first = [add_random_haze(clear, depth, ranges, np.random.default_rng(seed)) for seed in range(20)]
     again = [add_random_haze(clear, depth, ranges, np.random.default_rng(seed)) for seed in range(20)]
-    for one, other in zip(first, again, strict=True):
-        assert np.array_equal(one.image, other.image)
-        assert 0.05 <= one.beta <= 0.1
-        assert (one.airlight >= 0.5 - 1e-6).all()
-        assert (one.airlight <= 0.9 + 1e-6).all()
-    assert len({one.beta for one in first}) == 20
+    for haze, other in zip(first, again, strict=True):
+        assert np.array_equal(haze.image, other.image)
+        assert 0.05 <= haze.beta <= 0.1
+        assert (haze.airlight >= 0.5 - 1e-6).all()
+        assert (haze.airlight <= 0.9 + 1e-6).all()
+    assert len({haze.beta for haze in first}) == 20
 
 
 def test_haze_without_tint_is_grey(scene):

@@ -113,16 +113,16 @@ def test_crops_reach_every_corner(roots):
     seed_all()
     dataset = NoisyImageDataset(train_options(roots, gt_size=38, sigma_range=[0, 0], use_hflip=False, use_rot=False))
     full = picture(0).transpose(2, 0, 1)
-    found = set()
+    collected = set()
     for _ in range(400):
         crop = (dataset[0]["gt"] * 255).round().numpy().astype(np.uint8)
-        found |= {
+        collected |= {
             (top, left)
             for top in range(3)
             for left in range(19)
             if np.array_equal(crop, full[:, top : top + 38, left : left + 38])
         }
-    assert found == {(top, left) for top in range(3) for left in range(19)}
+    assert collected == {(top, left) for top in range(3) for left in range(19)}
 
 
 def test_training_noise_follows_the_level(tmp_path):

@@ -41,7 +41,7 @@ def test_cityscapes(tmp_path, capsys):
     names = ["train_images.lmdb", "train_labels.lmdb", "val_images.lmdb", "val_labels.lmdb"]
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == names
     assert "leftImg8bit/test: not there, so the split test is left out" in capsys.readouterr().out
-    images, labels = (open_images(tmp_path / f"out/val_{what}.lmdb") for what in ("images", "labels"))
+    images, labels = (open_images(tmp_path / f"out/val_{content}.lmdb") for content in ("images", "labels"))
     assert images.keys == labels.keys == ["aachen_000000_000019", "aachen_000001_000019", "ulm_000002_000019"]
     for number, key in enumerate(images.keys):
         expected = np.full((40, 56), 255)
@@ -50,8 +50,8 @@ def test_cityscapes(tmp_path, capsys):
         assert np.array_equal(images.read_rgb(key), picture(number))
         assert np.array_equal(labels.read_label(key), expected)
     roots = {
-        f"dataroot_{what}": str(tmp_path / f"out/train_{name}.lmdb")
-        for what, name in (("gt", "images"), ("label", "labels"))
+        f"dataroot_{content}": str(tmp_path / f"out/train_{name}.lmdb")
+        for content, name in (("gt", "images"), ("label", "labels"))
     }
     dataset = NoisyImageDataset(roots | {"phase": "train", "gt_size": 32, "sigma": 25, "num_classes": 19})
     assert len(dataset) == 12 and dataset[7]["label"].shape == (32, 32)
@@ -189,7 +189,7 @@ def test_turned_photographs_and_their_labels(tmp_path, label):
     else:
         Image.fromarray(stored).save(source / "train/labels/a.png", exif=exif)
     prepare("camvid", "--src", source, "--out", tmp_path / "out")
-    roots = {f"dataroot_{what}": str(tmp_path / f"out/train_{name}.lmdb") for what, name in PARTS.items()}
+    roots = {f"dataroot_{content}": str(tmp_path / f"out/train_{name}.lmdb") for content, name in PARTS.items()}
     item = NoisyImageDataset(roots | {"phase": "val", "sigma": 25, "num_classes": 11})[0]
     assert item["gt"].shape == (3, 40, 24)
     assert np.array_equal(item["label"], shown)

@@ -28,9 +28,9 @@ def test_the_function_stays(model, left):
     (expected_gradient,) = torch.autograd.grad(expected.square().sum(), image)
     fold_batchnorm(extractor, image.detach())
     assert sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in extractor.modules()) == left
-    found = extractor(image)
-    (gradient,) = torch.autograd.grad(found.square().sum(), image)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    actual = extractor(image)
+    (gradient,) = torch.autograd.grad(actual.square().sum(), image)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-8, atol=1e-12)
 
 
@@ -40,13 +40,13 @@ def test_only_what_may_be_folded_is_folded():
 
         def __init__(self):
             super().__init__()
-            self.both, self.first, self.second = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+            self.shared, self.first, self.second = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
             self.twice, self.of_twice = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
             self.far, self.of_far = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
             self.plain, self.of_plain = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)
 
         def forward(self, x):
-            x = self.both(x)
+            x = self.shared(x)
             x = self.first(x) + self.second(x)
             x = self.of_twice(self.twice(self.of_twice(self.twice(x))))
             return self.of_plain(self.plain(self.of_far(self.far(x).tanh())))

@@ -59,7 +59,7 @@ def test_stages_by_stride(extractor, cat, stride, channels):
     expected = extractor.network.forward_intermediates(extractor.normalise(cat), intermediates_only=True)
     maps = stage.feature_map(cat)
     assert maps.shape == (1, channels, 224 // stride, 224 // stride)
-    assert any(torch.equal(maps, found) for found in expected)
+    assert any(torch.equal(maps, actual) for actual in expected)
     torch.testing.assert_close(stage(cat), maps.mean((2, 3)))
     count, whole = (sum(p.numel() for p in module.parameters()) for module in (stage, extractor))
     assert count < whole
@@ -134,12 +134,12 @@ def test_parts_of_other_networks(cat):
 def test_shared_windows_and_cropped_ones(extractor):
     image = torch.from_numpy(data.astronaut()[100:356, 100:356]).permute(2, 0, 1)[None].float() / 255
     noisy = (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
-    found = []
+    collected = []
     for options in ({}, {"mode": "shared"}, {"mode": "shared", "border": "open"}):
         patches = {"type": "PatchSampler", "size": 160, "stride": 32, **options}
         value = D2SMLoss(extractor, patches=patches)(noisy, image)
-        found.append((value.item(), torch.autograd.grad(value, noisy)[0].flatten()))
-    (crop, gradient), (padded, of_padded), (_, of_open) = found
+        collected.append((value.item(), torch.autograd.grad(value, noisy)[0].flatten()))
+    (crop, gradient), (padded, of_padded), (_, of_open) = collected
     assert padded == pytest.approx(crop, rel=1e-4)
     assert torch.nn.functional.cosine_similarity(of_padded, gradient, 0) > 0.9999
     assert torch.nn.functional.cosine_similarity(of_open, gradient, 0) > 0.8

@@ -61,9 +61,9 @@ def images(size=32, batch=2):
 def test_layers_equal_slices_of_torchvisions_network(whole_network, weight_file, layer, stop, channels, stride):
     extractor = VGG19Features(layer, weight_file)
     expected = whole_network.features[:stop]((images() - MEAN) / STD)
-    found = extractor.feature_map(images())
-    assert found.shape == (2, channels, 32 // stride, 32 // stride)
-    assert torch.equal(found, expected)
+    actual = extractor.feature_map(images())
+    assert actual.shape == (2, channels, 32 // stride, 32 // stride)
+    assert torch.equal(actual, expected)
     assert torch.equal(extractor(images()), expected.flatten(1))
     assert len(extractor.features) == stop and len(extractor.classifier) == 0
 
@@ -80,9 +80,9 @@ def test_penultimate_layer_equals_torchvisions(whole_network, tmp_path):
     pooled = whole_network.avgpool(whole_network.features((images(64) - MEAN) / STD)).flatten(1)
     for layer, stop in (("fc6", 2), ("fc7", 5)):
         extractor = VGG19Features(layer, path)
-        found = extractor.train()(images(64))
-        assert found.shape == (2, 4096)
-        assert torch.equal(found, whole_network.classifier[:stop](pooled))
+        actual = extractor.train()(images(64))
+        assert actual.shape == (2, 4096)
+        assert torch.equal(actual, whole_network.classifier[:stop](pooled))
     with pytest.raises(OptionError, match="'fc7' has no positions to sample; choose a map"):
         extractor.feature_map(images(64))
 
@@ -131,9 +131,9 @@ def test_weights_of_the_first_layers_with_the_normalisation_in_front(shared):
         hidden = nn.functional.conv2d(padded, state[f"{index}.weight"], state[f"{index}.bias"]).relu()
         if pooled:
             hidden = nn.functional.max_pool2d(hidden, 2)
-    found = VGG19Features("pool2", path).feature_map(images(64))
+    actual = VGG19Features("pool2", path).feature_map(images(64))
     inside = (..., slice(4, -4), slice(4, -4))
-    torch.testing.assert_close(found[inside], hidden[inside], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(actual[inside], hidden[inside], rtol=1e-4, atol=1e-4)
 
 
 def test_weights_that_end_too_early(shared):

@@ -223,23 +223,23 @@ def _pictures() -> Iterator[BadInput]:
     arguments = {"restore": RESTORE, "quality": QUALITY, "prepare": PREPARE, "train": TRAIN}
     for number, (name, data) in enumerate(_spoilt_pictures().items()):
         for command in ("restore", ("quality", "prepare", "train")[number % 3]):
-            given = arguments[command]
+            words = arguments[command]
 
-            def spoil(folder: Path, data: bytes = data, given: list[str] = given) -> list[object]:
+            def spoil(folder: Path, data: bytes = data, words: list[str] = words) -> list[object]:
                 for file in (folder / "images").iterdir():
                     file.write_bytes(data)
-                return [*given]
+                return [*words]
 
             yield BadInput(f"{name} as picture", command, spoil)
-    for command, given in arguments.items():
+    for command, words in arguments.items():
 
-        def pipe(folder: Path, given: list[str] = given) -> list[object]:
+        def pipe(folder: Path, words: list[str] = words) -> list[object]:
             os.mkfifo(folder / "images/pipe.png")
-            return [*given]
+            return [*words]
 
-        def link(folder: Path, given: list[str] = given) -> list[object]:
+        def link(folder: Path, words: list[str] = words) -> list[object]:
             (folder / "images/link.png").symlink_to("gone.png")
-            return [*given]
+            return [*words]
 
         yield BadInput("a pipe among the pictures", command, pipe)
         yield BadInput("a link to nowhere among the pictures", command, link)
@@ -518,8 +518,8 @@ def _lists() -> Iterator[BadInput]:
             return ["suite.yml", "--out", "out", "--dry-run"]
 
         yield BadInput(f"a suite {name}", "compare", spoil_suite)
-    for what in ("gone.yml", "images", "no_such_suite"):
-        yield BadInput(f"a suite at {what}", "compare", lambda _, w=what: [w, "--out", "out"])
+    for name in ("gone.yml", "images", "no_such_suite"):
+        yield BadInput(f"a suite at {name}", "compare", lambda _, name=name: [name, "--out", "out"])
 
 
 # -------------------------------------------------------------------------------------------------------- arguments
@@ -577,7 +577,7 @@ def segmentation_inputs() -> list[BadInput]:
         changed[changed.index(option) + 1] = value
         return changed
 
-    found = []
+    collected = []
     for name, data in spoilt_checkpoints().items():
         if name in ("a number", "a list", "another shape", "a tensor too many", "infinity"):
             continue  # as with other tools
@@ -586,7 +586,7 @@ def segmentation_inputs() -> list[BadInput]:
             (folder / "seg.pth").write_bytes(data)
             return swap("--checkpoint", "seg.pth")
 
-        found.append(BadInput(f"{name} as segmentation weights", "seg-eval", spoil_weights))
+        collected.append(BadInput(f"{name} as segmentation weights", "seg-eval", spoil_weights))
     for option, file, texts in (
         ("--config", "config", _CONFIGS),
         ("--classes", "classes", _CLASS_FILES),
@@ -599,22 +599,22 @@ def segmentation_inputs() -> list[BadInput]:
                 (folder / path).write_text(text, encoding="utf-8")
                 return swap(option, path)
 
-            found.append(BadInput(f"{file}.{ending} {name}", "seg-eval", spoil_text))
+            collected.append(BadInput(f"{file}.{ending} {name}", "seg-eval", spoil_text))
 
     def labels(folder: Path) -> list[object]:
         for path in (folder / "labels").iterdir():
             path.write_bytes(encoded(np.full((48, 48), 19, np.uint8), "PNG"))
         return [*SEGMENT]
 
-    found.append(BadInput("labels of a class too high", "seg-eval", labels))
+    collected.append(BadInput("labels of a class too high", "seg-eval", labels))
     for option, value in (
         ("--restored", "a"),
         ("--labels", "gone"),
         ("--config", "no_such_config"),
         ("--classes", "x"),
     ):
-        found.append(BadInput(f"{option} {value}", "seg-eval", lambda _, o=option, v=value: swap(o, v)))
-    return found
+        collected.append(BadInput(f"{option} {value}", "seg-eval", lambda _, o=option, v=value: swap(o, v)))
+    return collected
 
 
 _CONFIGS = {

@@ -71,13 +71,13 @@ def run(command: str, arguments: Sequence[object], folder: Path, seconds: float 
 
 def leftovers(folder: Path) -> list[str]:
     """Files that are not whole: unfinished ones, and those that their own readers refuse."""
-    found = []
+    collected = []
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        ours = ".lmdb.partial" in name  # kept on purpose, for the next run to go on from
-        if not ours and path.name.endswith((".partial", ".part", ".tmp")):
-            found.append(name)
-    return found
+        kept = ".lmdb.partial" in name  # kept on purpose, for the next run to go on from
+        if not kept and path.name.endswith((".partial", ".part", ".tmp")):
+            collected.append(name)
+    return collected
 
 
 @contextlib.contextmanager

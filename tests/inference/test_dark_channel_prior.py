@@ -58,8 +58,8 @@ def motorcycle():
     return image[100:400, 150:600], depth[100:400, 150:600]
 
 
-def psnr(one, other):
-    return -10 * np.log10(np.mean((np.asarray(one, float) - np.asarray(other, float)) ** 2))
+def psnr(image, reference):
+    return -10 * np.log10(np.mean((np.asarray(image, float) - np.asarray(reference, float)) ** 2))
 
 
 @pytest.mark.parametrize(("patch", "radius"), [(3, 2), (5, 7), (15, 60)])

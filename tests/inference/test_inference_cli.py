@@ -253,7 +253,7 @@ def test_folders_without_pictures(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"),
+    ("name", "network_args"),
     [
         ("RDN", {"num_feat": 4, "growth": 4, "num_block": 1, "num_layer": 1}),
         ("URDGN", {"num_feat": [4, 4, 4, 4]}),
@@ -261,14 +261,25 @@ def test_folders_without_pictures(run, tmp_path):
         ("PFSR", {"num_feat": 16}),
     ],
 )
-def test_faces_are_restored_by_8(tmp_path, name, arguments):
-    network = build(ARCH_REGISTRY, {"type": name, **arguments}, "network").eval()
+def test_faces_are_restored_by_8(tmp_path, name, network_args):
+    network = build(ARCH_REGISTRY, {"type": name, **network_args}, "network").eval()
     torch.save({"params": network.state_dict()}, tmp_path / "net.pth")
     face = noise((16, 16, 3))
     write_picture(tmp_path / "in" / "face.png", Picture(face))
-    given = ["-i", tmp_path / "in", "-o", tmp_path / "out", "-n", name, "-c", tmp_path / "net.pth", "--device", "cpu"]
-    pairs = [f"{key}={value}" for key, value in arguments.items()]
-    assert main([*map(str, given), "--network-args", *pairs]) == 0
+    arguments = [
+        "-i",
+        tmp_path / "in",
+        "-o",
+        tmp_path / "out",
+        "-n",
+        name,
+        "-c",
+        tmp_path / "net.pth",
+        "--device",
+        "cpu",
+    ]
+    pairs = [f"{key}={value}" for key, value in network_args.items()]
+    assert main([*map(str, arguments), "--network-args", *pairs]) == 0
     with torch.inference_mode():
         outputs = network(torch.from_numpy(face).permute(2, 0, 1)[None] / 255)
     expected = (outputs["restored"] if isinstance(outputs, dict) else outputs).clamp(0, 1)[0] * 255

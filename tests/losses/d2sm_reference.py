@@ -27,10 +27,10 @@ def divergence_by_loops(restored, clear, kind="kl"):
     for i in range(len(restored)):
         for j in range(len(restored)):
             if j != i:
-                ours, theirs = conditional(restored, j, i), conditional(clear, j, i)
+                p, q = conditional(restored, j, i), conditional(clear, j, i)
                 if kind == "reverse_kl":
-                    ours, theirs = theirs, ours
-                total = total + ours * torch.log(ours / theirs)
+                    p, q = q, p
+                total = total + p * torch.log(p / q)
     return total
 
 
@@ -47,9 +47,9 @@ def dense_divergence(restored, clear, kind="kl"):
     if kind == "js_mixture":
         mixture = ((logs[0].exp() + logs[1].exp()) / 2).log()
         return sum((log.exp() * (log - mixture)).fill_diagonal_(0).sum() for log in logs) / 2
-    ours, theirs = logs if kind == "kl" else logs[::-1]
-    off_diagonal = 1 - torch.eye(len(ours), dtype=ours.dtype)
-    return (off_diagonal * ours.exp() * (ours - theirs)).sum()
+    p, q = logs if kind == "kl" else logs[::-1]
+    off_diagonal = 1 - torch.eye(len(p), dtype=p.dtype)
+    return (off_diagonal * p.exp() * (p - q)).sum()
 
 
 class NaiveQueue:
@@ -76,8 +76,8 @@ def pair(count, dimension, relative=0.5, dtype=torch.float64):
     return (clear + noise).requires_grad_(), clear
 
 
-def relative_error(found, expected):
-    return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
+def relative_error(actual, expected):
+    return ((actual.double() - expected.double()).norm() / expected.double().norm()).item()
 
 
 class TinyExtractor(nn.Module):

@@ -31,13 +31,13 @@ def test_a_compiled_step_equals_the_plain_one_with_one_break_of_the_graph():
 
     for _ in range(3):
         clear = torch.rand(2, 3, 64, 64)
-        found = []
+        collected = []
         for run, loss in zip((step, torch.compile(step)), losses, strict=True):
             network.zero_grad()
             value = run(loss, clear + 0.1 * torch.sin(50 * clear), clear)
             value.backward()
-            found.append((value.item(), network.weight.grad.clone()))
-        (value, gradient), (compiled, of_compiled) = found
+            collected.append((value.item(), network.weight.grad.clone()))
+        (value, gradient), (compiled, of_compiled) = collected
         assert compiled == pytest.approx(value, rel=1e-5)
         torch.testing.assert_close(of_compiled, gradient, rtol=1e-4, atol=1e-6)
     assert sum(counters["graph_break"].values()) <= 2

@@ -36,15 +36,15 @@ def by_loops(generated, target, bandwidth=0.5, epsilon=1e-5):
     mean = target.mean((0, 1))
     losses = []
     for points, goals in zip(generated, target, strict=True):
-        found = [-math.inf] * len(goals)
+        actual = [-math.inf] * len(goals)
         for point in points:
             distances = [
                 (1 - torch.dot(point - mean, goal - mean) / ((point - mean).norm() * (goal - mean).norm())).item() / 2
                 for goal in goals
             ]
             weights = [math.exp((1 - d / (min(distances) + epsilon)) / bandwidth) for d in distances]
-            found = [max(best, w / sum(weights)) for best, w in zip(found, weights, strict=True)]
-        losses.append(-math.log(sum(found) / len(found)))
+            actual = [max(best, w / sum(weights)) for best, w in zip(actual, weights, strict=True)]
+        losses.append(-math.log(sum(actual) / len(actual)))
     return sum(losses) / len(losses)
 
 

@@ -67,10 +67,10 @@ def run_rank(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     share = slice(2 * rank, 2 * rank + 2)
-    found = {
+    actual = {
         name: train(nn.parallel.DistributedDataParallel(network()), options, share) for name, options in CASES.items()
     }
-    torch.save(found, f"{folder}/rank{rank}.pth")
+    torch.save(actual, f"{folder}/rank{rank}.pth")
     check_unequal_batches(rank)
     assert mean_over_processes(torch.tensor(2 + 3 * rank)).item() == 3.5
     dist.destroy_process_group()
@@ -89,9 +89,9 @@ def test_two_processes_equal_one(tmp_path):
     ranks = [torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2)]
     for name, options in CASES.items():
         single = train(network(), options, slice(None))
-        for found in (rank[name] for rank in ranks):
-            assert found["values"] == pytest.approx(single["values"], rel=1e-10)
-            torch.testing.assert_close(found["gradients"], single["gradients"], rtol=1e-9, atol=1e-13)
-            assert found["state"].keys() == single["state"].keys()
+        for actual in (rank[name] for rank in ranks):
+            assert actual["values"] == pytest.approx(single["values"], rel=1e-10)
+            torch.testing.assert_close(actual["gradients"], single["gradients"], rtol=1e-9, atol=1e-13)
+            assert actual["state"].keys() == single["state"].keys()
             for key, value in single["state"].items():
-                torch.testing.assert_close(found["state"][key], value, rtol=1e-9, atol=1e-12)
+                torch.testing.assert_close(actual["state"][key], value, rtol=1e-9, atol=1e-12)

@@ -36,9 +36,9 @@ def test_whole_images_equal_the_loops():
     restored, clear = images(5, dtype=torch.float64)
     for kind in ("kl", "reverse_kl", "js"):
         loss = D2SMLoss(extractor, divergence=kind, loss_weight=2.5)
-        found, expected = loss(restored, clear), 2.5 * divergence_by_loops(extractor(restored), extractor(clear), kind)
-        assert found.item() == pytest.approx(expected.item(), rel=1e-9)
-        gradients = [torch.autograd.grad(value, restored)[0] for value in (found, expected)]
+        actual, expected = loss(restored, clear), 2.5 * divergence_by_loops(extractor(restored), extractor(clear), kind)
+        assert actual.item() == pytest.approx(expected.item(), rel=1e-9)
+        gradients = [torch.autograd.grad(value, restored)[0] for value in (actual, expected)]
         torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-12)
 
 
@@ -52,12 +52,12 @@ def test_windows_and_queue_equal_the_dense_computation():
 
     for batch in (1, 2, 1, 2):
         restored, clear = images(batch, dtype=torch.float64)
-        found, expected = loss(restored, clear), naive(features(restored), features(clear))
-        assert found.item() == pytest.approx(expected.item(), rel=1e-9)
-        gradients = [torch.autograd.grad(value, restored)[0] for value in (found, expected)]
+        actual, expected = loss(restored, clear), naive(features(restored), features(clear))
+        assert actual.item() == pytest.approx(expected.item(), rel=1e-9)
+        gradients = [torch.autograd.grad(value, restored)[0] for value in (actual, expected)]
         torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-12)
     assert loss.last["samples"] == 18 and loss.last["queue_fill"] == 30
-    assert loss.last["divergence"].item() == found.item() and not loss.last["divergence"].requires_grad
+    assert loss.last["divergence"].item() == actual.item() and not loss.last["divergence"].requires_grad
 
 
 @pytest.mark.parametrize("patches", [PATCHES, {"type": "SpatialSampler"}])
@@ -78,8 +78,8 @@ def test_positions_equal_the_dense_computation():
     extractor = TinyExtractor().double().eval()
     restored, clear = images(2, dtype=torch.float64)
     rows = [extractor.feature_map(part).permute(0, 2, 3, 1).flatten(0, 2) for part in (restored, clear)]
-    found = D2SMLoss(extractor, patches=SpatialSampler())(restored, clear)
-    assert found.item() == pytest.approx(dense_divergence(*rows).item(), rel=1e-9)
+    actual = D2SMLoss(extractor, patches=SpatialSampler())(restored, clear)
+    assert actual.item() == pytest.approx(dense_divergence(*rows).item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("patches", [None, PATCHES, {"type": "SpatialSampler", "max_positions": 9}])

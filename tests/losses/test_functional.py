@@ -34,10 +34,10 @@ def test_value_and_gradient_equal_the_loops(kind, relative):
     restored, clear = pair(7, 5, relative)
     expected = divergence_by_loops(restored, clear, kind)
     (expected_gradient,) = torch.autograd.grad(expected, restored)
-    found = semantic_divergence(restored, clear, kind)
-    (gradient,) = torch.autograd.grad(found, restored)
+    actual = semantic_divergence(restored, clear, kind)
+    (gradient,) = torch.autograd.grad(actual, restored)
     # Close to equality it is the printed formula that loses digits.
-    assert found.item() == pytest.approx(expected.item(), rel=1e-8)
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-8)
     assert relative_error(gradient, expected_gradient) < 1e-8
     assert dense_divergence(restored, clear, kind).item() == pytest.approx(expected.item(), rel=1e-8)
 
@@ -140,8 +140,8 @@ def test_printed_formula_in_float32_is_not_accurate():
     restored, clear = pair(256, 4096, 0.01, torch.float32)
     unit = [torch.nn.functional.normalize(part.detach(), dim=1) for part in (restored, clear)]
     kernels = [((part @ part.T + 1) / 2).fill_diagonal_(0) for part in unit]
-    ours, theirs = (kernel / kernel.sum(1, keepdim=True) for kernel in kernels)
-    printed = torch.where(torch.eye(256).bool(), 0.0, ours * (ours / theirs).log()).sum()
+    p, q = (kernel / kernel.sum(1, keepdim=True) for kernel in kernels)
+    printed = torch.where(torch.eye(256).bool(), 0.0, p * (p / q).log()).sum()
     expected = dense_divergence(restored.detach(), clear)
     assert abs(printed.item() / expected.item() - 1) > 1e-2
 

@@ -17,14 +17,14 @@ def test_agrees_with_float32(options):
     torch.manual_seed(0)
     clear = torch.nn.functional.interpolate(torch.rand(4, 3, 20, 20), size=(80, 80), mode="bicubic").clamp(0, 1)
     restored = (clear + 0.1 * torch.randn(clear.shape)).requires_grad_()
-    found = []
+    collected = []
     for enabled in (False, True):
         torch.manual_seed(1)
         loss = D2SMLoss({"type": "TimmFeatures", "model": "resnet18", "weights": None}, **options)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             value = loss(restored, clear)
         assert value.dtype == torch.float32  # the divergence is computed in full precision
-        found.append((value.item(), torch.autograd.grad(value, restored)[0].flatten()))
-    (exact, gradient), (rounded, rounded_gradient) = found
+        collected.append((value.item(), torch.autograd.grad(value, restored)[0].flatten()))
+    (exact, gradient), (rounded, rounded_gradient) = collected
     assert rounded == pytest.approx(exact, rel=0.1) and rounded != exact
     assert torch.cosine_similarity(gradient, rounded_gradient, 0) > 0.9

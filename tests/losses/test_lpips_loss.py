@@ -57,12 +57,12 @@ def test_equals_the_formula(trunk, net):
     weights = torch.load(f"{lpips.__path__[0]}/weights/v0.1/{net}.pth", map_location="cpu", weights_only=True)
 
     def taps(batch):
-        maps, found = (2 * batch.double() - 1 - shift) / scale, []
+        maps, collected = (2 * batch.double() - 1 - shift) / scale, []
         for index, layer in enumerate(features):
             maps = layer(maps)
             if index in TAPS[net]:
-                found.append(maps.clone())  # some layers work in place
-        return found
+                collected.append(maps.clone())  # some layers work in place
+        return collected
 
     expected = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
@@ -82,15 +82,17 @@ def test_equals_the_package(trunk, net):
     loss = LPIPSLoss(net, trunk(net), loss_weight=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        of_package = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     whole = torchvisions(net).state_dict()
-    theirs.net.load_state_dict({name: whole[f"features.{name.split('.', 1)[1]}"] for name in theirs.net.state_dict()})
-    torch.testing.assert_close(loss(restored, clear), 0.5 * theirs(2 * restored - 1, 2 * clear - 1).mean())
-    torch.testing.assert_close(loss(restored, clear), 0.5 * theirs(restored, clear, normalize=True).mean())
-    found, expected = (image.clone().requires_grad_() for image in (restored, restored))
-    loss(found, clear).backward()
-    (0.5 * theirs(expected, clear, normalize=True).mean()).backward()
-    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-9)
+    of_package.net.load_state_dict(
+        {name: whole[f"features.{name.split('.', 1)[1]}"] for name in of_package.net.state_dict()}
+    )
+    torch.testing.assert_close(loss(restored, clear), 0.5 * of_package(2 * restored - 1, 2 * clear - 1).mean())
+    torch.testing.assert_close(loss(restored, clear), 0.5 * of_package(restored, clear, normalize=True).mean())
+    actual, expected = (image.clone().requires_grad_() for image in (restored, restored))
+    loss(actual, clear).backward()
+    (0.5 * of_package(expected, clear, normalize=True).mean()).backward()
+    torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-3, atol=1e-9)
 
 
 def test_the_calibrated_weights_are_those_of_the_publication():

@@ -20,12 +20,12 @@ class Waits(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.reads: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
         if name in WAITING and args[0].is_floating_point():
-            self.found.append(name)
+            self.reads.append(name)
         return func(*args, **(kwargs or {}))
 
 
@@ -33,13 +33,13 @@ class Waits(TorchDispatchMode):
 def test_no_value_is_read_after_the_first_step(sampler):
     torch.manual_seed(0)
     loss = D2SMLoss(**{"extractor": EXTRACTOR, **SAMPLERS[sampler]()}, queue=QueueSampler(24))
-    found = []
+    reads = []
     for step in range(4):
         generator = torch.Generator().manual_seed(step)
         clear = torch.rand(2, 3, 128, 128, generator=generator)
         restored = (clear + 0.1 * torch.randn(clear.shape, generator=generator)).requires_grad_()
         with Waits() as waits:
             loss(restored, clear).backward()
-        found.append(waits.found)
-    assert found[0], "the first step checks its input"
-    assert found[1:] == [[], [], []]
+        reads.append(waits.reads)
+    assert reads[0], "the first step checks its input"
+    assert reads[1:] == [[], [], []]

@@ -42,16 +42,16 @@ def images(number: int, device: str):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_value_and_gradient_are_those_of_the_cpu(sampler):
-    found = {}
+    collected = {}
     for device in ("cpu", "cuda"):
         loss = loss_of(sampler, device)
         for step in range(4):  # the queue fills, then older samples leave it
             restored, clear = images(step, device)
             value = loss(restored, clear)
             (gradient,) = torch.autograd.grad(value, restored)
-        found[device] = value.item(), gradient.cpu().double().flatten()
-    assert found["cuda"][0] == pytest.approx(found["cpu"][0], rel=1e-3)
-    assert torch.cosine_similarity(found["cuda"][1], found["cpu"][1], 0) > 0.9999
+        collected[device] = value.item(), gradient.cpu().double().flatten()
+    assert collected["cuda"][0] == pytest.approx(collected["cpu"][0], rel=1e-3)
+    assert torch.cosine_similarity(collected["cuda"][1], collected["cpu"][1], 0) > 0.9999
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -72,8 +72,8 @@ def test_the_loss_never_waits_for_the_device(sampler):
 def test_a_step_waits_once_to_know_whether_the_loss_is_finite(train):
     model = model_of(**train)
     batches = [batch(step) for step in range(4)]
-    for number, one in enumerate(batches[:2], start=1):
-        assert model.train_step([one], number)
+    for number, step_batch in enumerate(batches[:2], start=1):
+        assert model.train_step([step_batch], number)
     torch.cuda.synchronize()
     waits = []
     original = torch.Tensor.item
@@ -81,8 +81,8 @@ def test_a_step_waits_once_to_know_whether_the_loss_is_finite(train):
         patch.setattr(torch.Tensor, "item", lambda tensor: allowed(original, tensor, waits))
         torch.cuda.set_sync_debug_mode("error")
         try:
-            for number, one in enumerate(batches[2:], start=3):
-                assert model.train_step([one], number)
+            for number, step_batch in enumerate(batches[2:], start=3):
+                assert model.train_step([step_batch], number)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     per_step = len(waits) / 2

@@ -99,11 +99,11 @@ def test_bfloat16_storage_is_consistent(monkeypatch):
         value = queue(restored, clear)
     x, y = queue.restored.double(), queue.restored.double() - queue.difference.double()
     assert value.item() == pytest.approx(_divergence_of_stored(x, y), rel=1e-3)
-    same = clear.clone().requires_grad_()
+    equal_features = clear.clone().requires_grad_()
     equal = QueueSampler(24, "bfloat16")
     for _ in range(6):
-        value = equal(same, same.detach())
-    assert value.item() == 0 and torch.count_nonzero(torch.autograd.grad(value, same)[0]) == 0
+        value = equal(equal_features, equal_features.detach())
+    assert value.item() == 0 and torch.count_nonzero(torch.autograd.grad(value, equal_features)[0]) == 0
 
 
 def _divergence_of_stored(x, y):

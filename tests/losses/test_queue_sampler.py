@@ -49,8 +49,8 @@ def test_any_batch_sizes(kind, size):
         restored, clear = pair(count, 6)
         value, expected = queue(restored, clear, kind), naive(restored, clear, kind)
         assert len(queue) == len(naive.clear)
-        for found, wanted in zip(held(queue), (naive.restored, naive.clear), strict=True):
-            torch.testing.assert_close(found, unit(wanted))
+        for actual, wanted in zip(held(queue), (naive.restored, naive.clear), strict=True):
+            torch.testing.assert_close(actual, unit(wanted))
         if len(queue) > 1:
             assert value.item() == pytest.approx(expected.item(), rel=1e-10)
             gradient, expected_gradient = (torch.autograd.grad(part, restored)[0] for part in (value, expected))
@@ -86,9 +86,9 @@ def test_a_queue_that_holds_one_batch_equals_no_queue():
     restored, clear = pair(8, 6)
     for size in (8, 20):
         for reduction in ("sum", "mean"):
-            found = QueueSampler(size)(restored, clear, "js", reduction)
+            actual = QueueSampler(size)(restored, clear, "js", reduction)
             expected = semantic_divergence(restored, clear, "js", reduction)
-            assert found.item() == pytest.approx(expected.item(), rel=1e-13)
+            assert actual.item() == pytest.approx(expected.item(), rel=1e-13)
 
 
 def test_mean_divides_by_the_samples_held():

@@ -60,24 +60,26 @@ def test_gradient_reaches_the_restored_image_only():
 
 
 def test_drawn_windows_are_the_same_everywhere_and_differ_by_call():
-    same = torch.rand(1, 3, 20, 20).repeat(3, 1, 1, 1)
+    repeated = torch.rand(1, 3, 20, 20).repeat(3, 1, 1, 1)
     sampler, other_rank = (PatchSampler(size=4, stride=2, max_patches=6) for _ in range(2))
     draws = []
     for _ in range(3):
-        features, clear_features = sampler(Pixels(), same, same)
+        features, clear_features = sampler(Pixels(), repeated, repeated)
         assert features.shape == (3, 6, 48)
         assert torch.equal(features, clear_features) and torch.equal(features[0], features[2])
-        assert torch.equal(features, other_rank(Pixels(), same, same)[0])
+        assert torch.equal(features, other_rank(Pixels(), repeated, repeated)[0])
         draws.append(features)
     assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
-    assert not torch.equal(draws[0], PatchSampler(size=4, stride=2, max_patches=6, seed=1)(Pixels(), same, same)[0])
+    assert not torch.equal(
+        draws[0], PatchSampler(size=4, stride=2, max_patches=6, seed=1)(Pixels(), repeated, repeated)[0]
+    )
 
 
 def test_drawn_windows_keep_the_row_major_order_and_are_distinct():
     sampler = PatchSampler(size=4, stride=2, max_patches=30)
-    everything = PatchSampler(size=4, stride=2).windows(20, 20)
+    all_windows = PatchSampler(size=4, stride=2).windows(20, 20)
     drawn = sampler.windows(20, 20)
-    assert len(set(drawn)) == 30 and drawn == sorted(drawn) and set(drawn) <= set(everything)
+    assert len(set(drawn)) == 30 and drawn == sorted(drawn) and set(drawn) <= set(all_windows)
     assert sampler.windows(8, 8) == PatchSampler(size=4, stride=2).windows(8, 8)
 
 
@@ -169,8 +171,8 @@ def test_shared_windows_are_cut_out_of_the_map(max_patches):
         PatchSampler(8, 4, max_patches, mode=mode, shared_stride=2)(extractor, restored, clear)
         for mode in ("crop", "shared")
     )
-    for expected, found in zip(crop, shared, strict=True):
-        torch.testing.assert_close(found, expected)
+    for expected, actual in zip(crop, shared, strict=True):
+        torch.testing.assert_close(actual, expected)
     gradients = [torch.autograd.grad(features.square().sum(), restored)[0] for features in (crop[0], shared[0])]
     torch.testing.assert_close(*gradients)
     assert not shared[1].requires_grad
@@ -182,13 +184,13 @@ def test_chunks_give_the_same(options, recompute):
     restored, clear = (image.double() for image in images(2, 20, 27))
     restored = restored.detach().requires_grad_()
     extractor = LocalExtractor().double()
-    found = []
+    collected = []
     for chunk in (None, 1, 5, 100):
         sampler = PatchSampler(8, 4, max_patches_per_chunk=chunk, recompute=recompute, **options)
         features, clear_features = sampler(extractor, restored, clear)
-        found.append((features, clear_features, *torch.autograd.grad(features.square().sum(), restored)))
-    for others in found[1:]:
-        torch.testing.assert_close(others, found[0], rtol=1e-12, atol=1e-14)
+        collected.append((features, clear_features, *torch.autograd.grad(features.square().sum(), restored)))
+    for in_chunks in collected[1:]:
+        torch.testing.assert_close(in_chunks, collected[0], rtol=1e-12, atol=1e-14)
 
 
 def test_recomputed_chunks_keep_no_activations():

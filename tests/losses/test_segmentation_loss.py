@@ -52,11 +52,11 @@ def test_equals_the_cross_entropy_of_mmsegs_own_forward_pass(loss, scenes):
     levels = (images * 255).round().to(torch.uint8).flip(1)  # BGR, as mmseg reads files
     samples = [SegDataSample(metainfo={"img_shape": (96, 192), "ori_shape": (96, 192)}) for _ in levels]
     with torch.no_grad():
-        given = model.data_preprocessor({"inputs": list(levels), "data_samples": samples}, False)
-        logits = model.encode_decode(given["inputs"], [sample.metainfo for sample in samples])
+        prepared = model.data_preprocessor({"inputs": list(levels), "data_samples": samples}, False)
+        logits = model.encode_decode(prepared["inputs"], [sample.metainfo for sample in samples])
         expected = F.cross_entropy(logits, labels, ignore_index=255)
-        found = loss(images, labels)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        actual = loss(images, labels)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
     assert loss.takes == ("restored", "label")
 
 
@@ -83,28 +83,32 @@ def test_the_gradient_is_that_of_the_value(loss, scenes):
 
 def test_pixels_that_do_not_count(loss, scenes):
     images, labels = scenes
-    some = torch.where(torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5, 255, labels)
+    partly_labelled = torch.where(
+        torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5, 255, labels
+    )
     logits = loss.network.logits(images).detach().requires_grad_()
     segmentor = loss.network
     loss.__dict__["network"] = Given(logits)
     try:
-        value = loss(images, some)
+        value = loss(images, partly_labelled)
         value.backward()
     finally:
         loss.__dict__["network"] = segmentor
-    assert (logits.grad.abs().sum(1) > 0)[some != 255].all() and (logits.grad.movedim(1, 3)[some == 255] == 0).all()
-    torch.testing.assert_close(value, F.cross_entropy(logits, some, ignore_index=255))
+    assert (logits.grad.abs().sum(1) > 0)[partly_labelled != 255].all() and (
+        logits.grad.movedim(1, 3)[partly_labelled == 255] == 0
+    ).all()
+    torch.testing.assert_close(value, F.cross_entropy(logits, partly_labelled, ignore_index=255))
 
 
 class Given(torch.nn.Module):
     """Returns the same logits, whatever the images."""
 
-    def __init__(self, given):
+    def __init__(self, logits):
         super().__init__()
-        self.given = given
+        self.logits = logits
 
     def logits(self, _images):
-        return self.given
+        return self.logits
 
 
 def test_a_batch_without_labels_gives_zero(loss, scenes):
@@ -121,14 +125,14 @@ def test_descent_on_the_image_raises_the_accuracy(loss, scenes):
     def accuracy(batch):
         return (loss.network.predict(batch) == labels)[counted].float().mean().item()
 
-    found = noisy(images, 50).requires_grad_()
-    before = accuracy(found.detach())
-    optimiser = torch.optim.Adam([found], lr=0.02)
+    actual = noisy(images, 50).requires_grad_()
+    before = accuracy(actual.detach())
+    optimiser = torch.optim.Adam([actual], lr=0.02)
     for _ in range(5):
         optimiser.zero_grad()
-        loss(found, labels).backward()
+        loss(actual, labels).backward()
         optimiser.step()
-    assert accuracy(found.detach()) > before + 0.1
+    assert accuracy(actual.detach()) > before + 0.1
 
 
 def test_weight_moves_and_autocast(scenes):

@@ -53,13 +53,13 @@ def test_presets_are_those_of_the_shipped_option_files():
 
 
 def test_what_is_given_stands_before_the_preset():
-    given = {"extractor": None, "queue": None, "patches": None}
-    own = TinyExtractor()
-    assert complete(None, **given) == {"queue": None, **PRESETS["positions"]}
-    assert complete("paper", **given) == PRESETS["paper"]
-    assert complete("paper", **{**given, "queue": 7}) == {**PRESETS["paper"], "queue": 7}
-    assert complete(None, **{**given, "extractor": own}) == {**given, "extractor": own}
-    assert complete("positions", **{**given, "extractor": own})["patches"] == PRESETS["positions"]["patches"]
+    arguments = {"extractor": None, "queue": None, "patches": None}
+    extractor = TinyExtractor()
+    assert complete(None, **arguments) == {"queue": None, **PRESETS["positions"]}
+    assert complete("paper", **arguments) == PRESETS["paper"]
+    assert complete("paper", **{**arguments, "queue": 7}) == {**PRESETS["paper"], "queue": 7}
+    assert complete(None, **{**arguments, "extractor": extractor}) == {**arguments, "extractor": extractor}
+    assert complete("positions", **{**arguments, "extractor": extractor})["patches"] == PRESETS["positions"]["patches"]
     with pytest.raises(OptionError, match=r"D2SMLoss\.preset: no preset 'papers'; did you mean 'paper'\? known: paper"):
         D2SMLoss(preset="papers")
 

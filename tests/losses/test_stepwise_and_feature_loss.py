@@ -133,21 +133,21 @@ def test_equals_basicsrs_perceptual_loss(monkeypatch, tmp_path):
         classifier = {f"classifier.{name}": t for name, t in vgg19(weights=None).classifier.state_dict().items()}
     whole = state | {name: torch.zeros(1).expand(t.shape) for name, t in classifier.items()}
     torch.save(whole, tmp_path / "whole.pth")  # a file of a few kB more: the zeros are one number
-    theirs = build(
+    of_host = build(
         LOSS_REGISTRY,
         {"type": "PerceptualLoss", "layer_weights": layers, "criterion": "l1", "perceptual_weight": 0.2},
         "x",
     )
     blocks = [{"type": "VGG19Features", "layer": layer, "weights": str(tmp_path / "vgg19.pth")} for layer in layers]
     restored, clear = (torch.rand(2, 3, 32, 32) for _ in range(2))
-    expected, style = theirs(restored.requires_grad_(), clear)
+    expected, style = of_host(restored.requires_grad_(), clear)
     assert style is None
     for spatial in (True, False):  # flattened maps have the same mean
-        ours = [
+        by_layer = [
             FeatureLoss(block, "l1", 0.2 * weight, spatial)
             for block, weight in zip(blocks, layers.values(), strict=True)
         ]
-        value = sum(loss(restored, clear) for loss in ours)
+        value = sum(loss(restored, clear) for loss in by_layer)
         torch.testing.assert_close(value, expected)
     (gradient,) = torch.autograd.grad(value, restored)
     (wanted,) = torch.autograd.grad(expected, restored)

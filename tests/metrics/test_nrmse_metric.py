@@ -83,8 +83,8 @@ def checkpoint(tmp_path_factory):
 def test_finder_reads_its_size_from_the_checkpoint(checkpoint):
     finder = LandmarkFinder(checkpoint, "helen29", "cpu")
     assert len(finder.network.stacks) == 2
-    found = finder.find(np.zeros((3, 64, 64, 3), np.uint8))
-    assert found.shape == (3, 29, 2)
+    actual = finder.find(np.zeros((3, 64, 64, 3), np.uint8))
+    assert actual.shape == (3, 29, 2)
     with pytest.raises(CheckpointError, match=r"finds 29 landmarks, but 'ibug68' has 68"):
         LandmarkFinder(checkpoint)
 
@@ -99,7 +99,7 @@ def test_faces_in_place_of_points(checkpoint):
     faces = np.random.default_rng(1).integers(0, 255, (2, 64, 64, 3), np.uint8)
     options = {"points": "helen29", "normaliser": "width", "checkpoint": checkpoint}
     assert calculate_nrmse(faces[0], faces[0], **options) == 0
-    found = LandmarkFinder(checkpoint, "helen29", "cpu").find(faces[..., ::-1])
-    assert calculate_nrmse(faces[0], faces[1], **options) == pytest.approx(nrmse(*found, "helen29", "width"))
+    actual = LandmarkFinder(checkpoint, "helen29", "cpu").find(faces[..., ::-1])
+    assert calculate_nrmse(faces[0], faces[1], **options) == pytest.approx(nrmse(*actual, "helen29", "width"))
     with pytest.raises(OptionError, match=r"calculate_nrmse.checkpoint"):
         calculate_nrmse(faces[0], faces[1])

@@ -108,7 +108,7 @@ def test_d2sm_within_mini_batches_is_that_of_each_averaged_or_summed(reduction):
     apart, log = gradient(d2sm_model(patches=PATCHES, reduction=reduction), parts_of(images()))
     singles = [gradient(d2sm_model(patches=PATCHES, reduction=reduction), [part]) for part in parts_of(images())]
     share = 1 if reduction == "sum" else 1 / PARTS
-    torch.testing.assert_close(apart, share * sum(each for each, _ in singles), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(apart, share * sum(of_part for of_part, _ in singles), rtol=1e-4, atol=1e-7)
     assert log["l_d2sm"] == pytest.approx(share * sum(values["l_d2sm"] for _, values in singles), rel=1e-5)
 
 
@@ -141,12 +141,12 @@ def test_with_a_queue_each_gradient_is_a_part_of_the_joint_one(reduction):
         loss = D2SMLoss(Positions(), queue={"type": "QueueSampler", "size": 60}, reduction=reduction)
         for seed in range(10, 16):
             loss(images(seed=seed)["lq"].requires_grad_(), images(seed=seed)["gt"])
-        found = []
+        collected = []
         for lq, gt in chunks:
             lq = lq.clone().requires_grad_()
             loss(lq, gt).backward()
-            found.append(lq.grad)
-        return torch.cat(found)
+            collected.append(lq.grad)
+        return torch.cat(collected)
 
     together = gradients((batch["lq"], batch["gt"]))
     apart = gradients(*((part["lq"], part["gt"]) for part in parts_of(batch)))

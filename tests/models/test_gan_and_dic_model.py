@@ -68,7 +68,7 @@ def state(net):
     return copy.deepcopy(net.state_dict())
 
 
-def same(left, right):
+def equal_weights(left, right):
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
@@ -91,9 +91,9 @@ def test_a_step_equals_updating_one_network_after_the_other():
         gan(net_d(data["gt"]), True, is_disc=True).backward()
         gan(net_d(fake.detach()), False, is_disc=True).backward()
         optim_d.step()
-    for ours, reference in ((model.net_g, net_g), (model.net_d, net_d)):
+    for trained, reference in ((model.net_g, net_g), (model.net_d, net_d)):
         for name, tensor in reference.state_dict().items():
-            torch.testing.assert_close(ours.state_dict()[name], tensor)
+            torch.testing.assert_close(trained.state_dict()[name], tensor)
     log = model.get_current_log()
     assert {"l_pixel", "l_gan", "l_d_real", "l_d_fake"} <= set(log)
     assert "grad_norm/gan" in log and "grad_norm/d_real" not in log
@@ -105,8 +105,8 @@ def test_the_generator_rests_at_first_and_in_between():
     for step in range(1, 7):
         before, critic = state(model.net_g), state(model.net_d)
         assert model.train_step([batch(step)], step)
-        changes.append(not same(before, model.net_g.state_dict()))
-        assert not same(critic, model.net_d.state_dict())
+        changes.append(not equal_weights(before, model.net_g.state_dict()))
+        assert not equal_weights(critic, model.net_d.state_dict())
     assert changes == [False, False, False, True, False, True]
 
 
@@ -132,7 +132,7 @@ def test_resuming_goes_on_bit_for_bit():
     assert set(model.networks()) == {"net_g", "net_d"}
     for label, nets in model.networks().items():
         for key, net in nets.items():
-            assert same(net.state_dict(), again.networks()[label][key].state_dict())
+            assert equal_weights(net.state_dict(), again.networks()[label][key].state_dict())
 
 
 def test_a_loss_that_is_not_finite_trains_neither_network():
@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_trains_neither_network():
     data["gt"][0, 0, 0, 0] = float("nan")
     before = state(model.net_g), state(model.net_d)
     assert not model.train_step([data], 2)
-    assert same(before[0], model.net_g.state_dict()) and same(before[1], model.net_d.state_dict())
+    assert equal_weights(before[0], model.net_g.state_dict()) and equal_weights(before[1], model.net_d.state_dict())
 
 
 def test_weights_of_the_critic_are_loaded(tmp_path):
@@ -150,7 +150,7 @@ def test_weights_of_the_critic_are_loaded(tmp_path):
     raw = model_of().opt
     raw["path"]["pretrain_network_d"] = str(tmp_path / "critic.pth")
     model = MODEL_REGISTRY.get("GANModel")(raw)
-    assert same(critic.state_dict(), model.net_d.state_dict())
+    assert equal_weights(critic.state_dict(), model.net_d.state_dict())
 
 
 def test_gan_blocks_that_are_missing():
@@ -245,9 +245,9 @@ def test_alignment_model_measures_and_draws():
         "gt_heatmaps": torch.rand(2, 5, 16, 16),
     }
     assert model.train_step([faces], 1)
-    found = model.find(faces)
-    assert found.shape == (2, 5, 2) and model.net_g.training
-    errors = (found - faces["landmarks"]).square().sum(-1).mean(-1).sqrt()
+    actual = model.find(faces)
+    assert actual.shape == (2, 5, 2) and model.net_g.training
+    errors = (actual - faces["landmarks"]).square().sum(-1).mean(-1).sqrt()
     eyes = (faces["landmarks"][:, 1] - faces["landmarks"][:, 0]).norm(dim=-1)
     pictures = model.restore(faces)
     assert pictures.shape == (2, 3, 64, 64)

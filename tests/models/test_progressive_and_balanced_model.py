@@ -48,7 +48,7 @@ def faces(seed=0):
     return {"lq": torch.rand(2, 3, 16, 16, generator=generator), "gt": torch.rand(2, 3, 128, 128, generator=generator)}
 
 
-def same(left, right):
+def equal_weights(left, right):
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
@@ -113,9 +113,9 @@ def test_steps_of_every_stage_equal_the_formulas():
         log = model.get_current_log()
         assert {"l_pixel", "l_gan", "l_d_real", "l_d_fake", "l_d_penalty"} <= set(log)
         assert not any("d_penalty" in name for name in log if name.startswith("grad"))
-        for ours, reference in ((model.net_g, net_g), (model.net_d, net_d)):
+        for trained, reference in ((model.net_g, net_g), (model.net_d, net_d)):
             for name, tensor in reference.state_dict().items():
-                torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+                torch.testing.assert_close(trained.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_validation_sees_the_whole_size_and_the_average_grows_too():
@@ -143,7 +143,7 @@ def test_resuming_amid_the_growth_goes_on_bit_for_bit():
         torch.manual_seed(100 + step)
         again.train_step([faces(step)], step)
     for label, nets in model.networks().items():
-        assert same(nets["params"].state_dict(), again.networks()[label]["params"].state_dict())
+        assert equal_weights(nets["params"].state_dict(), again.networks()[label]["params"].state_dict())
 
 
 def test_growing_without_a_discriminator():
@@ -212,7 +212,7 @@ def test_who_is_ahead_rests(real, fake, generator, discriminator):
     assert model.train_step([data], 1)
     for label, trains in (("net_g", generator), ("net_d", discriminator)):
         parameters = dict(model.networks()[label]["params"].named_parameters())
-        assert same(parameters, before[label]) is not trains
+        assert equal_weights(parameters, before[label]) is not trains
     steps = [len(optimiser.state) > 0 for optimiser in model.optimizers]
     assert steps == [generator, discriminator]
 

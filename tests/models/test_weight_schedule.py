@@ -40,12 +40,14 @@ def test_what_is_no_schedule_is_named_with_its_key(points, message):
 def test_an_objective_is_weighed_by_the_step_and_left_out_at_nothing():
     block = {"type": "L1Loss", "schedule": [[2, 0], [4, 1]]}
     objectives = Objectives({"pixel_opt": {"type": "L1Loss"}, "second_opt": block})
-    found = {}
+    collected = {}
     for objectives.step in (1, 2, 3, 4, 9):
-        found[objectives.step] = objectives({"gt": torch.zeros(3)}, {"restored": torch.full((3,), 2.0)}).get("second")
-    assert found[1] is None
-    assert found[2] is None
-    assert [found[step].item() for step in (3, 4, 9)] == [1.0, 2.0, 2.0]
+        collected[objectives.step] = objectives({"gt": torch.zeros(3)}, {"restored": torch.full((3,), 2.0)}).get(
+            "second"
+        )
+    assert collected[1] is None
+    assert collected[2] is None
+    assert [collected[step].item() for step in (3, 4, 9)] == [1.0, 2.0, 2.0]
 
 
 def test_steps_of_a_training_go_by_it():

@@ -111,8 +111,8 @@ def test_the_whole_is_right():
 @example([(("network_g", "type"), "set", "", "")], True)
 def test_any_change_is_validated_or_refused(changed, is_train):
     raw = copy.deepcopy(WHOLE)
-    for one in changed:
-        change(raw, *one)
+    for place in changed:
+        change(raw, *place)
     check(lambda: validate_options(raw, is_train))
 
 

@@ -241,7 +241,7 @@ def test_every_argument_of_every_class_that_may_be_named_has_a_type_that_takes_i
 def test_keys_of_the_hosts_datasets_are_those_that_its_code_reads(name):
     cls = DATASET_REGISTRY.get(name)
     read = set()
-    for part in (one for one in cls.__mro__ if one.__module__.startswith("basicsr.")):
+    for part in (base for base in cls.__mro__ if base.__module__.startswith("basicsr.")):
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(part)))):
             if isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("opt", "self.opt"):
                 read.add(ast.literal_eval(node.slice))

@@ -39,8 +39,8 @@ def test_defaults_are_filled_in():
     assert options["model_type"] == "D2SMModel"
     assert options["train"]["accumulate"] == 1
     assert options["train"]["pixel_opt"] == {"type": "L1Loss"}
-    given = RAW["datasets"]["val_2"]
-    assert options["datasets"]["val_2"] == given | {"phase": "val", "name": "val_2", "scale": 1}
+    raw_block = RAW["datasets"]["val_2"]
+    assert options["datasets"]["val_2"] == raw_block | {"phase": "val", "name": "val_2", "scale": 1}
 
 
 @pytest.mark.parametrize(

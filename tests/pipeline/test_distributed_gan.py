@@ -32,7 +32,7 @@ def run(photographs, root, processes: int):
 
 
 def test_two_ranks_of_half_the_batch_equal_one_process(photographs, tmp_path):
-    one, two = (run(photographs, tmp_path / str(processes), processes) for processes in (1, 2))
-    for ours, reference in zip(two, one, strict=True):
+    single, two = (run(photographs, tmp_path / str(processes), processes) for processes in (1, 2))
+    for network, reference in zip(two, single, strict=True):
         for name, tensor in reference.items():
-            torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(network[name], tensor, rtol=1e-4, atol=1e-5)

@@ -29,9 +29,9 @@ def run(photographs, root, processes: int):
 def test_two_ranks_of_half_the_batch_equal_one_process(photographs, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    one, one_state, one_metrics, one_output = run(photographs, tmp_path / "one", 1)
+    single, one_state, one_metrics, one_output = run(photographs, tmp_path / "one", 1)
     two, two_state, two_metrics, two_output = run(photographs, tmp_path / "two", 2)
-    for name, tensor in one.items():
+    for name, tensor in single.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-6)
     for name, tensor in one_state["objectives"].items():
         torch.testing.assert_close(two_state["objectives"][name], tensor, rtol=1e-3, atol=1e-5)

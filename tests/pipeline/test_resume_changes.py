@@ -66,9 +66,9 @@ def changed(path, value, before=None):
     ],
 )
 def test_applied(path, value, new_schedule):
-    found = changed(path, value)
-    assert found.new_schedule is new_schedule
-    assert any(path in line and "applied" in line for line in found.lines())
+    actual = changed(path, value)
+    assert actual.new_schedule is new_schedule
+    assert any(path in line and "applied" in line for line in actual.lines())
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_every_refused_key_is_named_and_what_is_equal_is_not_told():
 
 
 def test_weights_to_start_from_are_not_used():
-    found = changed("path.pretrain_network_g", "w.pth")
-    assert "not used" in found.lines()[-1]
+    actual = changed("path.pretrain_network_g", "w.pth")
+    assert "not used" in actual.lines()[-1]
 
 
 @pytest.mark.parametrize(

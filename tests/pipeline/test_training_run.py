@@ -191,8 +191,8 @@ def test_checkpoint_of_another_architecture(photographs, tmp_path):
 def test_models_that_do_the_same_are_run_as_ours(photographs, tmp_path, model, clip, line):
     options = tiny_options(photographs, tmp_path, **({"grad_clip": clip} if clip else {}))
     train(options, tmp_path)
-    theirs = tiny_options(photographs, tmp_path) | {"name": "theirs", "model_type": model}
-    train(theirs, tmp_path)
+    foreign = tiny_options(photographs, tmp_path) | {"name": "theirs", "model_type": model}
+    train(foreign, tmp_path)
     assert equal(weights(tmp_path), weights(tmp_path, "theirs"))
     assert line in next((tmp_path / "experiments" / "theirs").glob("train_*.log")).read_text()
 

@@ -121,9 +121,9 @@ def equal(left: Any, right: Any) -> bool:
 
 def differences(root: Path, whole: dict[str, Any]) -> list[str]:
     """Return the names of files that differ from those of the training that was left alone."""
-    found = made(root)
-    names = sorted({*found, *whole})
-    return [n for n in names if n not in found or n not in whole or not equal(found[n], whole[n])]
+    actual = made(root)
+    names = sorted({*actual, *whole})
+    return [n for n in names if n not in actual or n not in whole or not equal(actual[n], whole[n])]
 
 
 def torture_by_kills(work: Path, number: int, steps: int, seed: int) -> int:

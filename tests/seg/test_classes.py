@@ -43,10 +43,10 @@ def test_known_sets_equal_those_of_mmseg():
 def test_files(tmp_path, name, text):
     path = tmp_path / name
     path.write_text(text)
-    found = load_class_set(path)
-    assert found.names == ("road", "sky", "tree")
-    assert len(found.palette) == 3
-    assert found.ignore == ((9, 255) if "ignore" in text else (255,))
+    actual = load_class_set(path)
+    assert actual.names == ("road", "sky", "tree")
+    assert len(actual.palette) == 3
+    assert actual.ignore == ((9, 255) if "ignore" in text else (255,))
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_unreadable_file_and_unknown_name(tmp_path):
 
 def test_classes_of_a_checkpoint():
     assert class_set_of_checkpoint([n.title() for n in CAMVID.names], (), "c.pth") is CAMVID
-    own = class_set_of_checkpoint(["a", "b"], ((1, 2, 3), (4, 5, 6)), "c.pth")
-    assert own.palette == ((1, 2, 3), (4, 5, 6))
+    of_checkpoint = class_set_of_checkpoint(["a", "b"], ((1, 2, 3), (4, 5, 6)), "c.pth")
+    assert of_checkpoint.palette == ((1, 2, 3), (4, 5, 6))
     with pytest.raises(OptionError, match="does not say what its classes are"):
         class_set_of_checkpoint((), (), "c.pth")
 

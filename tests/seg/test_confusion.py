@@ -35,8 +35,8 @@ def test_counts_equal_sklearn_and_torchmetrics(classes):
     prediction, label = random_maps(classes, seed=classes)
     counts = matrix_of(prediction, label, classes).counts
     keep = label != 255
-    ours = counts.numpy()
-    assert (ours == confusion_matrix(label[keep], prediction[keep], labels=range(classes))).all()
+    table = counts.numpy()
+    assert (table == confusion_matrix(label[keep], prediction[keep], labels=range(classes))).all()
     reference = MulticlassConfusionMatrix(classes, ignore_index=255)
     assert torch.equal(counts, reference(prediction, label.long()))
 
@@ -65,8 +65,8 @@ def test_whole_metric_equals_mmseg_with_rounding():
     metric.process({}, samples)
     reference = metric.compute_metrics(metric.results)
     scores = matrix_of(prediction, label, 11).scores()
-    ours = {"aAcc": scores.aacc, "mIoU": scores.miou, "mAcc": scores.macc}
-    assert {name: round(value, 2) for name, value in ours.items()} == pytest.approx(
+    in_percent = {"aAcc": scores.aacc, "mIoU": scores.miou, "mAcc": scores.macc}
+    assert {name: round(value, 2) for name, value in in_percent.items()} == pytest.approx(
         {name: float(value) for name, value in reference.items()}, abs=0.0101
     )
 

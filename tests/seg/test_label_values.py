@@ -169,5 +169,5 @@ def test_recorded_figures_of_a_set_counted_from_one(shared, tmp_path):
     assert main([*map(str, arguments), "--classes", str(tmp_path / "classes.txt"), "--out", str(tmp_path / "out")]) == 0
     import json
 
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["clean"]
-    assert [round(found[name], 2) for name in ("mIoU", "aAcc", "mAcc")] == [49.93, 87.27, 77.52]
+    actual = json.loads((tmp_path / "out" / "metrics.json").read_text())["clean"]
+    assert [round(actual[name], 2) for name in ("mIoU", "aAcc", "mAcc")] == [49.93, 87.27, 77.52]

@@ -40,15 +40,15 @@ def test_scores_are_those_of_one_matrix_over_the_set(tiny, pictures, batch_size)
         hook.start()
         hook.add(keys[:2], torch.stack(images[:2]))
         hook.add(keys[2:], torch.stack(images[2:]))
-        found = hook.finish()
+        actual = hook.finish()
     segmentor, matrix = build_segmentor(*tiny), ConfusionMatrix(5)
     for key, image in zip(keys, images, strict=True):
         matrix.update(segmentor.predict(image[None])[0], label_of(pictures, key))
     scores = matrix.scores(segmentor.classes)
     expected = {"mIoU": scores.miou, "aAcc": scores.aacc, "mAcc": scores.macc}
     expected |= {f"IoU/{name}": value for name, value in scores.iou.items()}
-    assert found == pytest.approx(expected, nan_ok=True)
-    assert 0 < found["mIoU"] < 100
+    assert actual == pytest.approx(expected, nan_ok=True)
+    assert 0 < actual["mIoU"] < 100
 
 
 def test_images_of_several_sizes(tiny, tmp_path):
@@ -192,9 +192,9 @@ def test_wrong_labels_are_named(tiny, pictures):
 
 def test_bfloat16_scores_nearly_the_same(tiny, pictures):
     keys, images = restored_images(pictures)
-    found = []
+    collected = []
     for amp in (False, "bf16"):
         hook = SegmentationScorer(block(tiny, pictures, amp=amp))
         hook.add(keys, torch.stack(images))
-        found.append(hook.finish()["aAcc"])
-    assert found[0] == pytest.approx(found[1], abs=3)
+        collected.append(hook.finish()["aAcc"])
+    assert collected[0] == pytest.approx(collected[1], abs=3)

@@ -52,14 +52,14 @@ def run(tmp_path, tiny, pictures, name: str, with_hook: bool):
     return tmp_path / "experiments" / name
 
 
-def same(left, right) -> bool:
+def equal_tensors(left, right) -> bool:
     """Whether two trees of tensors and plain values are equal to the bit."""
     if isinstance(left, torch.Tensor):
         return torch.equal(left, right)
     if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+        return left.keys() == right.keys() and all(equal_tensors(left[key], right[key]) for key in left)
     if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(same, left, right))
+        return len(left) == len(right) and all(map(equal_tensors, left, right))
     return left == right
 
 
@@ -70,7 +70,7 @@ def test_training_is_the_same_to_the_bit_with_and_without(tmp_path, tiny, pictur
         left, right = (torch.load(root / file, weights_only=True) for root in (plain, hooked))
         for kept in (left, right):
             kept.pop("options", None)  # which differ
-        assert same(left, right), file
+        assert equal_tensors(left, right), file
     rows = list(csv.DictReader((hooked / "metrics.csv").open()))
     measured = {row["metric"] for row in rows if row["iter"] == "3"}
     assert {"psnr", "mIoU", "aAcc", "mAcc", "IoU/road", "IoU/person"} <= measured

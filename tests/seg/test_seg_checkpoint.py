@@ -75,11 +75,11 @@ class Unknown:
     pass
 
 
-@pytest.mark.parametrize("thing", [Malicious(), Unknown()])
-def test_other_objects_are_refused_and_nothing_runs(tmp_path, monkeypatch, tiny, thing):
+@pytest.mark.parametrize("content", [Malicious(), Unknown()])
+def test_other_objects_are_refused_and_nothing_runs(tmp_path, monkeypatch, tiny, content):
     monkeypatch.chdir(tmp_path)
     contents = torch.load(tiny[1], weights_only=True)
-    contents["meta"]["hook"] = thing
+    contents["meta"]["hook"] = content
     path = tmp_path / "evil.pth"
     torch.save(contents, path)
     with pytest.raises(CheckpointError, match=r"evil\.pth: refused, because"):

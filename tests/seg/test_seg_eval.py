@@ -55,23 +55,23 @@ def test_two_methods_with_everything(command, tiny, pictures, tmp_path, capsys):
     out = tmp_path / "out"
     extra = ["--restored", f"a/b={pictures['clean']}", "--clean", str(pictures["clean"]), "--out", str(out)]
     assert main([*command, *extra, "--overlays", "2", "--batch-size", "2"]) == 0
-    found = json.loads((out / "metrics.json").read_text())
-    assert list(found) == ["L1", "a/b"]
-    assert set(found["L1"]) == {"mIoU", "aAcc", "mAcc", "IoU", "PSNR"}
-    assert list(found["L1"]["IoU"]) == TINY_CLASSES
-    assert found["L1"]["mIoU"] == pytest.approx(expected_miou(tiny, pictures, "restored"), rel=1e-5)
-    assert found["a/b"]["mIoU"] == pytest.approx(expected_miou(tiny, pictures, "clean"), rel=1e-5)
-    assert 25 < found["L1"]["PSNR"] < 35
-    assert found["a/b"]["PSNR"] is None  # infinite
+    actual = json.loads((out / "metrics.json").read_text())
+    assert list(actual) == ["L1", "a/b"]
+    assert set(actual["L1"]) == {"mIoU", "aAcc", "mAcc", "IoU", "PSNR"}
+    assert list(actual["L1"]["IoU"]) == TINY_CLASSES
+    assert actual["L1"]["mIoU"] == pytest.approx(expected_miou(tiny, pictures, "restored"), rel=1e-5)
+    assert actual["a/b"]["mIoU"] == pytest.approx(expected_miou(tiny, pictures, "clean"), rel=1e-5)
+    assert 25 < actual["L1"]["PSNR"] < 35
+    assert actual["a/b"]["PSNR"] is None  # infinite
     rows = list(csv.DictReader((out / "metrics.csv").open()))
-    assert float(rows[0]["mIoU"]) == pytest.approx(found["L1"]["mIoU"])
+    assert float(rows[0]["mIoU"]) == pytest.approx(actual["L1"]["mIoU"])
     assert [name for name in rows[0] if name.startswith("IoU/")] == [f"IoU/{name}" for name in TINY_CLASSES]
     assert sorted(p.relative_to(out).as_posix() for p in out.glob("overlays/*/*")) == [
         *("overlays/L1/im0.png", "overlays/L1/im2.png", "overlays/a_b/im0.png", "overlays/a_b/im2.png"),
     ]
     assert cv2.imread(str(out / "iou_by_class.png")).shape[1] > 500
     printed = capsys.readouterr().out
-    assert f"{found['L1']['mIoU']:.2f}" in printed
+    assert f"{actual['L1']['mIoU']:.2f}" in printed
     assert "PSNR [dB]" in printed
     assert "inf" in printed
     assert not list(out.rglob("*.partial"))
@@ -111,10 +111,10 @@ def test_restoring_by_itself(command, tiny, restoration, pictures, tmp_path):
     out = tmp_path / "out"
     extra = [*restoration, "--sigma", "25", "50", "--clean", str(pictures["clean"]), "--out", str(out)]
     assert main([*command, *extra]) == 0
-    found = json.loads((out / "metrics.json").read_text())
-    assert list(found) == ["clean", "noisy 25", "FFDNet 25", "noisy 50", "FFDNet 50", "L1"]
-    assert found["clean"]["mIoU"] == pytest.approx(expected_miou(tiny, pictures, "clean"), rel=1e-5)
-    assert 20 < found["noisy 25"]["PSNR"] < 22  # clipping removes a little of the noise
+    actual = json.loads((out / "metrics.json").read_text())
+    assert list(actual) == ["clean", "noisy 25", "FFDNet 25", "noisy 50", "FFDNet 50", "L1"]
+    assert actual["clean"]["mIoU"] == pytest.approx(expected_miou(tiny, pictures, "clean"), rel=1e-5)
+    assert 20 < actual["noisy 25"]["PSNR"] < 22  # clipping removes a little of the noise
     noisy = tmp_path / "noisy"
     noisy.mkdir()
     for path in pictures["clean"].glob("*.png"):
@@ -122,7 +122,7 @@ def test_restoring_by_itself(command, tiny, restoration, pictures, tmp_path):
         image = image + noise_for_key(path.stem, 50, (3, *image.shape[:2])).permute(1, 2, 0).numpy()
         cv2.imwrite(str(noisy / path.name), (image[..., ::-1].clip(0, 1) * 255).round().astype(np.uint8))
     reference = expected_miou(tiny, {**pictures, "noisy": noisy}, "noisy")
-    assert found["noisy 50"]["mIoU"] == pytest.approx(reference, rel=1e-5)
+    assert actual["noisy 50"]["mIoU"] == pytest.approx(reference, rel=1e-5)
 
 
 @pytest.mark.parametrize(

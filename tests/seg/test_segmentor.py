@@ -92,12 +92,12 @@ def test_predictions_equal_those_of_mmseg(tmp_path, name, extra, resize):
     head = "align_corners=True," if name == "corners" else ""
     config, checkpoint = write_tiny(tmp_path, name, extra, resize, head)
     images = [picture(seed=i) for i in range(3)]
-    ours = build_segmentor(config, checkpoint, test_resize=bool(resize)).predict(as_images(*images))
+    predicted = build_segmentor(config, checkpoint, test_resize=bool(resize)).predict(as_images(*images))
     reference = mmseg_prediction(config, checkpoint, images)
-    assert ours.shape == (3, 48, 80)
-    assert ours.dtype == torch.int64
-    assert len(ours.unique()) >= 2
-    assert torch.equal(ours, reference)
+    assert predicted.shape == (3, 48, 80)
+    assert predicted.dtype == torch.int64
+    assert len(predicted.unique()) >= 2
+    assert torch.equal(predicted, reference)
 
 
 def test_cascade_of_heads(tmp_path):
@@ -206,9 +206,9 @@ def camvid_scores(shared, keys) -> dict[str, float]:
 def test_real_frames_equal_mmseg_pixel_by_pixel(shared):
     images = [rgb(shared / f"data/camvid/test/images/{key}.png") for key in SUBSET]
     checkpoint = str(shared / "weights/hrnet18s_camvid11.pth")
-    ours = build_segmentor("fcn_hr18s_camvid11", checkpoint).predict(as_images(*images))
+    predicted = build_segmentor("fcn_hr18s_camvid11", checkpoint).predict(as_images(*images))
     reference = mmseg_prediction("fcn_hr18s_camvid11", checkpoint, images)
-    assert (ours != reference).sum() <= 3  # of 518400: ties decided by the rounding of another memory layout
+    assert (predicted != reference).sum() <= 3  # of 518400: ties decided by the rounding of another memory layout
 
 
 def test_real_checkpoint_reproduces_its_published_figures(shared):

@@ -61,8 +61,8 @@ def test_dense_kinds_in_float32_and_at_the_edge(kind):
     value = semantic_divergence(restored, clear, kind)
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(expected.item(), rel=1e-4)
-    same = clear.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(semantic_divergence(same, clear, kind), same)
+    equal_features = clear.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(semantic_divergence(equal_features, clear, kind), equal_features)
     assert gradient.abs().max() < 1e-12
     alone = clear[:1].clone().requires_grad_()
     assert semantic_divergence(alone, clear[:1], kind).item() == 0

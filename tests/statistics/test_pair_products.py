@@ -16,11 +16,11 @@ def test_equal_float64_products(monkeypatch, stored, many, few, cached):
     torch.manual_seed(0)
     computed = torch.float64 if stored == torch.float64 else torch.float32
     tolerance = 1e-13 if computed == torch.float64 else 1e-6
-    rows, others = torch.randn(few, 33, dtype=computed), torch.randn(many + 3, 33).to(stored)[3:]
-    found = products(others, rows)
-    assert found.dtype == computed and found.shape == (many, few)
-    torch.testing.assert_close(found.double(), others.double() @ rows.double().T, rtol=tolerance, atol=10 * tolerance)
+    rows, columns = torch.randn(few, 33, dtype=computed), torch.randn(many + 3, 33).to(stored)[3:]
+    actual = products(columns, rows)
+    assert actual.dtype == computed and actual.shape == (many, few)
+    torch.testing.assert_close(actual.double(), columns.double() @ rows.double().T, rtol=tolerance, atol=10 * tolerance)
     weights, total = torch.randn(many, few, dtype=computed), torch.randn(few, 33, dtype=computed)
-    expected = total.double() + weights.double().T @ others.double()
-    add_weighted(total, weights, others)
+    expected = total.double() + weights.double().T @ columns.double()
+    add_weighted(total, weights, columns)
     torch.testing.assert_close(total.double(), expected, rtol=tolerance, atol=10 * tolerance)

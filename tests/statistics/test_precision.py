@@ -21,8 +21,8 @@ def test_products_are_exact_inside_and_as_before_behind():
     try:
         outside = setting("cpu")[0]
         with torch.autocast("cpu", torch.bfloat16), full_precision(torch.device("cpu")):
-            found, expected = setting("cpu")
-            assert found == expected
+            actual, expected = setting("cpu")
+            assert actual == expected
             assert not torch.is_autocast_enabled("cpu")
             assert (torch.rand(3, 3) @ torch.rand(3, 3)).dtype == torch.float32
         assert setting("cpu")[0] == outside

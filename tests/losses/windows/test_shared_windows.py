@@ -52,15 +52,15 @@ def images(height, width, layout=torch.contiguous_format):
     return restored.requires_grad_(), clear
 
 
-def both(extractor, restored, clear, size, stride, **options):
+def crop_and_shared(extractor, restored, clear, size, stride, **options):
     """Features and gradient of crop and shared."""
-    found = []
+    collected = []
     for mode in ("crop", "shared"):
         sampler = PatchSampler(size, stride, mode=mode, **{"shared_stride": 4, **options})
         features, clear_features = sampler(extractor, restored, clear)
         weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
-        found.append((features, clear_features, *torch.autograd.grad((features * weights).sum(), restored)))
-    return found
+        collected.append((features, clear_features, *torch.autograd.grad((features * weights).sum(), restored)))
+    return collected
 
 
 @pytest.mark.parametrize("kind", [Layers, Steps])
@@ -78,13 +78,13 @@ def both(extractor, restored, clear, size, stride, **options):
     ],
 )
 def test_padded_borders_equal_crop(kind, lopsided, layout, height, width, size, stride, options):
-    crop, shared = both(kind(lopsided), *images(height, width, layout), size, stride, **options)
+    crop, shared = crop_and_shared(kind(lopsided), *images(height, width, layout), size, stride, **options)
     torch.testing.assert_close(shared, crop, rtol=1e-11, atol=1e-13)
     assert not shared[1].requires_grad
 
 
 def test_open_borders_differ_from_crop():
-    crop, shared = both(Layers(), *images(72, 88), 40, 8, border="open")
+    crop, shared = crop_and_shared(Layers(), *images(72, 88), 40, 8, border="open")
     assert not torch.allclose(crop[0], shared[0], rtol=1e-4)
     assert torch.allclose(crop[0], shared[0], rtol=0.3, atol=0.1)
 
@@ -104,8 +104,8 @@ def test_early_parts_that_see_the_whole_image():
             return lambda x: early(x) * early(x).mean((2, 3), keepdim=True), late
 
     with pytest.raises(OptionError, match=r"shared_stride: up to stride 4 the extractor looks further than 48 pixels"):
-        both(Global(), *images(72, 88), 40, 8)
-    both(Global(), *images(72, 88), 40, 8, border="open")
+        crop_and_shared(Global(), *images(72, 88), 40, 8)
+    crop_and_shared(Global(), *images(72, 88), 40, 8, border="open")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_real_extractors(block, strides, layout):
     torch.manual_seed(0)
     extractor = build_extractor(block, "test").double()
     for stride in strides:
-        crop, shared = both(extractor, *images(72, 80, layout), 64, 8, max_patches=2, shared_stride=stride)
+        crop, shared = crop_and_shared(extractor, *images(72, 80, layout), 64, 8, max_patches=2, shared_stride=stride)
         torch.testing.assert_close(shared, crop, rtol=1e-9, atol=1e-11)
         steps = extractor.early_steps(stride)
         maps = images(64, 64)[0]
@@ -149,11 +149,11 @@ def test_windows_in_chunks(mode, chunks):
     extractor = build_extractor(block, "test").to(memory_format=torch.channels_last)
     restored, clear = (image.detach().float() for image in images(64, 72, torch.channels_last))
     restored.requires_grad_()
-    found = []
+    collected = []
     for options in ({}, {"mode": mode, **chunks}):
         features, _ = PatchSampler(56, 8, **options)(extractor, restored, clear)
-        found.append(torch.autograd.grad(features.square().sum(), restored)[0])
-    assert (found[1] - found[0]).norm() < 1e-4 * found[0].norm()
+        collected.append(torch.autograd.grad(features.square().sum(), restored)[0])
+    assert (collected[1] - collected[0]).norm() < 1e-4 * collected[0].norm()
 
 
 def test_border_option():

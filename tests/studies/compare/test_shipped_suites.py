@@ -25,13 +25,13 @@ JUDGE = {"config": DEMO_CONFIG, "checkpoint": f"package:{DEMO_CONFIG}", "classes
 
 def small_variants() -> dict[str, dict]:
     """Options of the variants of all small suites by name, equal ones once."""
-    found = {}
+    collected = {}
     for file in SUITES:
         if file.stem.endswith("_camvid"):
             suite, base = read_suite(file)
             options = [(variant, training_options(suite, base, variant)) for variant in suite.variants]
-            found |= {fingerprint(essence(train)): (f"{file.stem}: {variant}", train) for variant, train in options}
-    return dict(found.values())
+            collected |= {fingerprint(essence(train)): (f"{file.stem}: {variant}", train) for variant, train in options}
+    return dict(collected.values())
 
 
 @pytest.fixture(scope="module")

@@ -68,12 +68,12 @@ def test_tables_hold_what_the_tests_measured(finished):
     assert 20.2 < values["noisy", "", "25", "psnr"] < 21.5
     with (out / "tiny" / "table_mean.csv").open(newline="") as file:
         means = {(r["variant"], r["sigma"]): r for r in csv.DictReader(file)}
-    both = [values["L1 twice", seed, "50", "psnr"] for seed in "01"]
+    repeated = [values["L1 twice", seed, "50", "psnr"] for seed in "01"]
     base = [values["L1", seed, "50", "psnr"] for seed in "01"]
     row = means["L1 twice", "50"]
-    assert float(row["mean"]) == pytest.approx(sum(both) / 2)
-    assert float(row["sd"]) == pytest.approx(abs(both[0] - both[1]) / 2**0.5)
-    paired = [a - b for a, b in zip(both, base, strict=True)]
+    assert float(row["mean"]) == pytest.approx(sum(repeated) / 2)
+    assert float(row["sd"]) == pytest.approx(abs(repeated[0] - repeated[1]) / 2**0.5)
+    paired = [a - b for a, b in zip(repeated, base, strict=True)]
     assert float(row["difference"]) == pytest.approx(sum(paired) / 2)
     assert float(row["difference_sd"]) == pytest.approx(abs(paired[0] - paired[1]) / 2**0.5)
     assert row["seeds"] == "2"

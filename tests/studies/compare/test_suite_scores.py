@@ -164,17 +164,18 @@ def test_half_written_rows_of_metrics_are_left_out(suite_and_jobs):
 
 def test_legend_and_markers_of_many_variants(suite_and_jobs, tmp_path, monkeypatch):
     suite, jobs = suite_and_jobs
-    own = Scores(suite, jobs)
-    own.suite = suite.model_copy(update={"variants": {f"v{i}": suite.variants["L1"] for i in range(12)}})
+    scores = Scores(suite, jobs)
+    scores.suite = suite.model_copy(update={"variants": {f"v{i}": suite.variants["L1"] for i in range(12)}})
     pairs = {
-        name: {0: {"a": {"psnr": 30.0, "mIoU": 50.0}, "b": {"psnr": 30.0, "mIoU": 50.0}}} for name in own.suite.variants
+        name: {0: {"a": {"psnr": 30.0, "mIoU": 50.0}, "b": {"psnr": 30.0, "mIoU": 50.0}}}
+        for name in scores.suite.variants
     }
     del pairs["v3"][0]["a"]
-    own.values, own.expected = pairs, dict.fromkeys(pairs, 1)
-    own.columns = [Column(s, None, metric, False) for s in "ab" for metric in ("psnr", "mIoU")]
+    scores.values, scores.expected = pairs, dict.fromkeys(pairs, 1)
+    scores.columns = [Column(s, None, metric, False) for s in "ab" for metric in ("psnr", "mIoU")]
     figures = []
     monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
-    assert plot_trade(own, tmp_path / "trade.png")
+    assert plot_trade(scores, tmp_path / "trade.png")
     [legend] = figures[0].legends
     assert [text.get_text() for text in legend.texts] == list(pairs)
     looks = {(bars[0].get_color(), bars[0].get_marker()) for bars in figures[0].axes[1].containers}

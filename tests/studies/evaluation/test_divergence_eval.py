@@ -96,13 +96,13 @@ def test_nothing_between_a_set_and_itself(photographs, tmp_path):
 
 
 def test_same_result_twice(photographs, tmp_path):
-    found = []
+    collected = []
     for name in ("a", "b"):
         torch.manual_seed(0)
         command = ["--clean", str(photographs), "--sigma", "25", "--extractor", VIEW, "--group", "64"]
         main([*command, "--out", str(tmp_path / name), "--device", "cpu"])
-        found.append((tmp_path / name / "per_image.csv").read_bytes())
-    assert found[0] == found[1]
+        collected.append((tmp_path / name / "per_image.csv").read_bytes())
+    assert collected[0] == collected[1]
 
 
 def test_view_of_a_training_file(tmp_path):

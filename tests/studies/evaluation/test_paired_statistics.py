@@ -33,38 +33,38 @@ def dense(restored: torch.Tensor, clear: torch.Tensor) -> tuple[torch.Tensor, to
 def test_rows_equal_the_printed_formula(monkeypatch, pairs):
     monkeypatch.setattr(row_divergence, "_PAIRS_AT_ONCE", pairs)
     restored, clear = features(90, 0.3)
-    found = paired_statistics(restored, clear, [torch.arange(90)])
+    actual = paired_statistics(restored, clear, [torch.arange(90)])
     forward, backward = dense(restored, clear)
-    torch.testing.assert_close(found.kl, forward, rtol=1e-9, atol=1e-15)
-    torch.testing.assert_close(found.reverse_kl, backward, rtol=1e-9, atol=1e-15)
-    assert found.kl.sum().item() == pytest.approx(semantic_divergence(restored, clear).item(), rel=1e-5)
+    torch.testing.assert_close(actual.kl, forward, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(actual.reverse_kl, backward, rtol=1e-9, atol=1e-15)
+    assert actual.kl.sum().item() == pytest.approx(semantic_divergence(restored, clear).item(), rel=1e-5)
 
 
 def test_groups_are_compared_by_themselves():
     restored, clear = features(40, 0.3)
     groups = [torch.arange(0, 40, 2), torch.arange(1, 40, 2)]
-    found = paired_statistics(restored, clear, groups)
+    actual = paired_statistics(restored, clear, groups)
     for group in groups:
-        torch.testing.assert_close(found.kl[group], dense(restored[group], clear[group])[0], rtol=1e-9, atol=1e-15)
+        torch.testing.assert_close(actual.kl[group], dense(restored[group], clear[group])[0], rtol=1e-9, atol=1e-15)
 
 
 def test_distances_and_nearest():
     restored, clear = features(60, 0.4)
-    found = paired_statistics(restored, clear, [torch.arange(60)])
+    actual = paired_statistics(restored, clear, [torch.arange(60)])
     cosine = 1 - F.cosine_similarity(restored.double(), clear.double())
-    torch.testing.assert_close(found.cosine, cosine, rtol=1e-9, atol=1e-12)
-    assert found.squared.mean().item() == pytest.approx(F.mse_loss(restored, clear).item(), rel=1e-6)
+    torch.testing.assert_close(actual.cosine, cosine, rtol=1e-9, atol=1e-12)
+    assert actual.squared.mean().item() == pytest.approx(F.mse_loss(restored, clear).item(), rel=1e-6)
     nearest = (F.normalize(restored.double()) @ F.normalize(clear.double()).T).argmax(1)
-    assert torch.equal(found.own_nearest.bool(), nearest == torch.arange(60))
-    assert 0 < found.own_nearest.mean() < 1
+    assert torch.equal(actual.own_nearest.bool(), nearest == torch.arange(60))
+    assert 0 < actual.own_nearest.mean() < 1
 
 
 def test_nothing_between_equal_features():
     _, clear = features(50, 0)
     clear[7] = clear[3]  # a second sample with the very same features takes nothing away
-    found = paired_statistics(clear, clear, [torch.arange(50)])
-    assert [value.abs().max().item() for value in found[:4]] == [0, 0, 0, 0]
-    assert found.own_nearest.all()
+    actual = paired_statistics(clear, clear, [torch.arange(50)])
+    assert [value.abs().max().item() for value in actual[:4]] == [0, 0, 0, 0]
+    assert actual.own_nearest.all()
 
 
 def test_further_away_is_more_divergent():

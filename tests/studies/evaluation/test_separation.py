@@ -20,35 +20,35 @@ def cloud(seed: int) -> np.ndarray:
 
 def test_two_far_clusters():
     shift = 50 * np.eye(8)
-    found = separation(cloud(0) + shift[0], cloud(1) + shift[1], IMAGES)
-    assert found.mixed == 0
-    assert found.linear == 1
-    assert found.nearest == 1
-    assert found.silhouette > 0.7
+    actual = separation(cloud(0) + shift[0], cloud(1) + shift[1], IMAGES)
+    assert actual.mixed == 0
+    assert actual.linear == 1
+    assert actual.nearest == 1
+    assert actual.silhouette > 0.7
 
 
 def test_two_draws_of_one_distribution():
-    found = separation(cloud(0), cloud(1), IMAGES)
-    assert found.mixed == pytest.approx(0.5, abs=0.06)
-    assert found.linear == pytest.approx(0.5, abs=0.12)
-    assert found.nearest == pytest.approx(0.5, abs=0.12)
-    assert found.silhouette == pytest.approx(0, abs=0.01)
-    assert found.own_nearest < 0.1
+    actual = separation(cloud(0), cloud(1), IMAGES)
+    assert actual.mixed == pytest.approx(0.5, abs=0.06)
+    assert actual.linear == pytest.approx(0.5, abs=0.12)
+    assert actual.nearest == pytest.approx(0.5, abs=0.12)
+    assert actual.silhouette == pytest.approx(0, abs=0.01)
+    assert actual.own_nearest < 0.1
 
 
 def test_equal_sets():
-    found = separation(cloud(0), cloud(0), IMAGES)
-    assert found.own_nearest == 1
-    assert found.mixed == pytest.approx(0.5, abs=1e-9)
-    assert found.linear == pytest.approx(0.5, abs=1e-9)  # both of a pair get one answer, right for one of them
-    assert found.silhouette == pytest.approx(0, abs=0.01)
+    actual = separation(cloud(0), cloud(0), IMAGES)
+    assert actual.own_nearest == 1
+    assert actual.mixed == pytest.approx(0.5, abs=1e-9)
+    assert actual.linear == pytest.approx(0.5, abs=1e-9)  # both of a pair get one answer, right for one of them
+    assert actual.silhouette == pytest.approx(0, abs=0.01)
 
 
 def test_more_noise_is_better_told_apart():
     clear = np.abs(cloud(0))
-    found = [separation(clear + amount * np.abs(cloud(1)) * np.eye(8)[0], clear, IMAGES) for amount in (0.2, 1, 5)]
+    actual = [separation(clear + amount * np.abs(cloud(1)) * np.eye(8)[0], clear, IMAGES) for amount in (0.2, 1, 5)]
     for name, sign in (("own_nearest", -1), ("mixed", -1), ("silhouette", 1), ("linear", 1)):
-        values = [sign * getattr(result, name) for result in found]
+        values = [sign * getattr(result, name) for result in actual]
         assert values == sorted(values), name
         assert values[0] < values[-1]
 
