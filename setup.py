@@ -16,6 +16,7 @@ REQUIRES = [
     "torchvision>=0.21",  # VGG19 and its ImageNet weights, deformable convolution
     "timm>=1.0.20",  # any other ImageNet network as a frozen feature extractor
     "numpy>=1.24",
+    "safetensors>=0.4.3",  # weight files that run nothing and say what they hold; timm needs it too
     "PyYAML>=6.0",  # class sets and option files, read with its safe loader; timm needs it too
 ]
 

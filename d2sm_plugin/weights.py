@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError
-from d2sm_plugin.files import existing_file
+from d2sm_plugin.weight_files import load_file, local_file
 
 #: Wrappers under which published checkpoints keep their tensors, in order of preference.
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "netG", "model", "net")
-#: How torch names what it refuses to unpickle.
-_REFUSED = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?GLOBAL ([\w.]+)")
 
 
 def read_weights(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
@@ -90,46 +87,18 @@ def check_finite(state: Mapping[str, Tensor], source: str, parameters: Collectio
             )
 
 
-def local_file(source: str | Path) -> Path:
-    """Return the path of a checkpoint.
-
-    Raises:
-        CheckpointError: when there is no such file.
-    """
-    path = existing_file(source)
-    if path is None:
-        raise CheckpointError(f"{str(source)[:300]}: no such file; give the path of a checkpoint, or a URL")
-    return path
-
-
-def load_file(path: Path) -> object:
-    """Return what a file of ``torch.save`` holds, tensors and plain values alone; nothing in it is run.
-
-    Raises:
-        CheckpointError: when it holds anything else, or cannot be read.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = _REFUSED.search(str(error))
-        reason = f"it holds a '{named[1]}'" if named else "it holds more than weights, or is no checkpoint at all"
-        raise CheckpointError(
-            f"{path}: refused, because {reason}; convert it once, where you trust it, with "
-            f"torch.save(model.state_dict(), ...)"
-        ) from error
-    except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason}); is it truncated?") from error
-
-
 def _load(source: str | Path) -> object:
-    if str(source).startswith(("http://", "https://")):
-        try:
-            return torch.hub.load_state_dict_from_url(str(source), map_location="cpu", weights_only=True)
-        except Exception as error:  # of the network, of the hub or of torch
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise CheckpointError(f"{source}: cannot be downloaded ({reason}); give a local path instead") from error
-    return load_file(local_file(source))
+    if not str(source).startswith(("http://", "https://")):
+        return load_file(local_file(source))
+    try:
+        file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(str(source)).path).name)
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(str(source), str(file))
+    except Exception as error:  # of the address, of the network, of the hub or of torch
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{source}: cannot be downloaded ({reason}); give a local path instead") from error
+    return load_file(file)
 
 
 def load_weights(network: nn.Module, source: str | Path, key: str | None = None, strict: bool = True) -> list[str]:

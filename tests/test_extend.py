@@ -128,7 +128,7 @@ def test_their_arguments_are_checked(title, changes, message, write):
 
 def test_a_trained_network_of_yours_restores_pictures(write, files, photographs, tmp_path):
     training.main(["-opt", str(write("A network"))])
-    weights = tmp_path / "experiments" / "own" / "models" / "net_g_latest.pth"
+    weights = tmp_path / "experiments" / "own" / "models" / "net_g_latest.safetensors"
     assert "body.0.weight" in read_weights(weights)
     arguments = ["-i", str(photographs), "-o", str(tmp_path / "out"), "--checkpoint", str(weights), "--device", "cpu"]
     custom = ["--custom-import", str(files / "my_networks.py")]

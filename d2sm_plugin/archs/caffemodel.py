@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.errors import CheckpointError
-from d2sm_plugin.weights import local_file
+from d2sm_plugin.weight_files import local_file
 
 #: Kinds of a protocol buffer's fields, and the bytes that those of fixed length take.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.errors import CheckpointError
-from d2sm_plugin.weights import local_file
+from d2sm_plugin.weight_files import local_file
 
 #: End of a published file's name -> network.
 _NETWORKS = {"_CL": "coarse", "_FL": "fine"}

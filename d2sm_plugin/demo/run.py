@@ -26,6 +26,7 @@ from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.options.files import shipped_folder
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline import train as training
+from d2sm_plugin.pipeline.checkpoint import CheckpointStore
 from d2sm_plugin.pipeline.distributed import start_processes
 from d2sm_plugin.pipeline.loaders import build_evaluation_loaders
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
@@ -117,7 +118,7 @@ def _measure(args: argparse.Namespace, data: Path) -> tuple[Table, Mapping[str, 
 
 
 def _weights(out: Path, run: str) -> Path:
-    return out / "experiments" / run / "models" / "net_g_latest.pth"
+    return CheckpointStore(out / "experiments" / run).network_file("net_g", "latest")
 
 
 def _test_options(args: argparse.Namespace, data: Path, name: str, weights: Path) -> dict[str, Any]:

@@ -62,6 +62,9 @@ class LoggerOptions(Block):
     print_freq: Whole = Field(100, ge=1, description="steps between two lines of the log")
     save_checkpoint_freq: Whole = Field(5000, ge=1, description="steps between two checkpoints")
     keep_checkpoints: PositiveInt | None = Field(5, description="newest checkpoints to keep; none: all")
+    weights_format: Literal["safetensors", "pth"] = Field(
+        "safetensors", description="kind of network files; BasicSR and older tools read pth"
+    )
     grad_norm_freq: Whole = Field(0, ge=0, description="steps between gradient-norm ratios; 0: the first step only")
     use_tb_logger: bool = Field(True, description="TensorBoard curves under tb_logger/NAME")
     wandb: dict[str, Any] | None = Field(

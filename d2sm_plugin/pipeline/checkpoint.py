@@ -1,26 +1,44 @@
 """Checkpoints of a run: written whole or not at all, the newest kept, found again.
 
-Layout, as BasicSR's: ``models/net_g_{iter}.pth`` (``params``, ``params_ema``), ``models/net_g_latest.pth``,
+Layout, as BasicSR's: ``models/net_g_{iter}.safetensors`` (``params``, ``params_ema``), likewise ``net_g_latest``, and
 ``training_states/{iter}.state``. The networks are written first and the state last, so a state that exists always has
-its networks.
+its networks. Network files may be of torch's kind (``.pth``) as well, which BasicSR reads.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
 
 from d2sm_plugin.errors import CheckpointError
 from d2sm_plugin.files import hide_file, link_whole, remove_partial_files, whole_file
-from d2sm_plugin.weights import load_file, load_weights
+from d2sm_plugin.weight_files import PTH, SAFETENSORS, Description, load_file, write_tensors
+from d2sm_plugin.weights import load_weights
 
 _STATE = re.compile(r"^(\d+)\.state$")
 _ADVICE = "earlier checkpoints are whole: free some space and continue with --auto_resume"
+
+
+@contextmanager
+def _saving(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that is either the old one or the whole new one.
+
+    Raises:
+        CheckpointError: when it cannot be written (disk full, no permission); what was there before stays.
+    """
+    with whole_file(path, CheckpointError, _ADVICE, durable=True) as file:
+        try:
+            yield file
+        except RuntimeError as error:  # so torch's zip writer ends where the system refused to write
+            refusal = error.__context__
+            raise refusal if isinstance(refusal, OSError) else OSError(str(error).splitlines()[0]) from error
 
 
 def save_atomically(value: Any, path: Path) -> None:
@@ -29,12 +47,8 @@ def save_atomically(value: Any, path: Path) -> None:
     Raises:
         CheckpointError: when it cannot be written (disk full, no permission); what was there before stays.
     """
-    with whole_file(path, CheckpointError, _ADVICE, durable=True) as file:
-        try:
-            torch.save(value, file)
-        except RuntimeError as error:  # so torch's zip writer ends where the system refused to write
-            refusal = error.__context__
-            raise refusal if isinstance(refusal, OSError) else OSError(str(error).splitlines()[0]) from error
+    with _saving(path) as file:
+        torch.save(value, file)
 
 
 class CheckpointStore:
@@ -43,12 +57,22 @@ class CheckpointStore:
     Args:
         folder: the run's folder, ``experiments/NAME``.
         keep: how many of the newest to keep; None for all.
+        ending: of network files that are written, ``".safetensors"`` or ``".pth"``; both are read.
+        descriptions: label of a network (``net_g``) -> what its files say about it.
     """
 
-    def __init__(self, folder: str | Path, keep: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        keep: int | None = None,
+        ending: str = SAFETENSORS,
+        descriptions: Mapping[str, Description] | None = None,
+    ) -> None:
         self.models = Path(folder) / "models"
         self.states = Path(folder) / "training_states"
         self.keep = keep
+        self.ending = ending
+        self.descriptions = descriptions or {}
 
     def save(self, iteration: int, networks: Mapping[str, Mapping[str, nn.Module]], state: Mapping[str, Any]) -> None:
         """Write the networks and the training state of a step, then remove checkpoints beyond ``keep``.
@@ -57,19 +81,42 @@ class CheckpointStore:
             CheckpointError: when anything cannot be written.
         """
         for label, wrapped in networks.items():
-            path = self.models / f"{label}_{iteration}.pth"
-            self.save_network(wrapped, path)
-            link_whole(path, self.models / f"{label}_latest.pth", CheckpointError, _ADVICE)
+            path = self.save_network(label, str(iteration), wrapped, iteration)
+            link_whole(path, path.with_name(f"{label}_latest{self.ending}"), CheckpointError, _ADVICE)
+            self._remove_other_kind(label, "latest")
         save_atomically({**state, "iter": iteration}, self.states / f"{iteration}.state")
         self._remove_old(list(networks))
 
-    def save_network(self, wrapped: Mapping[str, nn.Module], path: Path) -> None:
-        """Write one network file: wrapper key -> state dict on the CPU."""
-        tensors = {
-            key: {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
-            for key, net in wrapped.items()
-        }
-        save_atomically(tensors, path)
+    def save_network(self, label: str, moment: str, wrapped: Mapping[str, nn.Module], iteration: int) -> Path:
+        """Write one network file, ``{label}_{moment}`` with its ending, and return its path.
+
+        Args:
+            label: ``"net_g"``.
+            moment: ``"1000"``, ``"latest"``, ``"best_psnr"``.
+            wrapped: wrapper key -> network.
+            iteration: training step, for the file's description.
+        """
+        path = self.models / f"{label}_{moment}{self.ending}"
+        about = self.descriptions.get(label)
+        with _saving(path) as file:
+            write_tensors(
+                file,
+                self.ending,
+                {key: network.state_dict() for key, network in wrapped.items()},
+                None if about is None else replace(about, step=iteration),
+            )
+        self._remove_other_kind(label, moment)
+        return path
+
+    def network_file(self, label: str, moment: str) -> Path:
+        """Return the path of a network's file of either kind; one that may not exist where there is none."""
+        paths = [self.models / f"{label}_{moment}{ending}" for ending in (SAFETENSORS, PTH)]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    def _remove_other_kind(self, label: str, moment: str) -> None:
+        """Remove the file that has just been replaced, where an earlier part of the run wrote the other kind."""
+        other = PTH if self.ending == SAFETENSORS else SAFETENSORS
+        (self.models / f"{label}_{moment}{other}").unlink(missing_ok=True)
 
     def iterations(self) -> list[int]:
         """Return the steps for which there is a training state, in ascending order."""
@@ -93,9 +140,9 @@ class CheckpointStore:
             path = self.states / f"{iteration}.state"
             try:
                 read_state(path)
-                networks = list(self.models.glob(f"*_{iteration}.pth"))
+                networks = [f for end in (SAFETENSORS, PTH) for f in self.models.glob(f"*_{iteration}{end}")]
                 if not networks:
-                    raise CheckpointError(f"{path}: its networks are gone ({self.models}/*_{iteration}.pth)")
+                    raise CheckpointError(f"{path}: its networks are gone ({self.models}/*_{iteration}{self.ending})")
                 for network in networks:
                     load_file(network)
             except CheckpointError as error:
@@ -117,20 +164,26 @@ class CheckpointStore:
         """
         state_path = Path(state_path)
         state = read_state(state_path)
-        models = state_path.parent.parent / "models"
+        store = CheckpointStore(state_path.parent.parent)
         for label, wrapped in networks.items():
             for key, net in wrapped.items():
-                load_weights(net, models / f"{label}_{state['iter']}.pth", key)
+                load_weights(net, store.network_file(label, str(state["iter"])), key)
         return state
 
     def _remove_old(self, labels: list[str]) -> None:
         if self.keep is None:
             return
         for iteration in self.iterations()[: -self.keep]:
-            networks = [hide_file(self.models / f"{label}_{iteration}.pth") for label in labels]
+            networks = [hide_file(self.network_file(label, str(iteration))) for label in labels]
             (self.states / f"{iteration}.state").unlink(missing_ok=True)
             for network in networks:
                 network.unlink(missing_ok=True)
+
+
+def describe_networks(options: Mapping[str, Any]) -> dict[str, Description]:
+    """Return what the network files of a training say about themselves: label -> description."""
+    blocks = {name: block for name, block in options.items() if name.startswith("network_") and block is not None}
+    return {name.replace("network", "net"): Description(block, options["name"]) for name, block in blocks.items()}
 
 
 def read_state(path: Path) -> dict[str, Any]:

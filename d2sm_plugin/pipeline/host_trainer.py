@@ -10,11 +10,12 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.best import BestMetrics
-from d2sm_plugin.pipeline.checkpoint import CheckpointStore
+from d2sm_plugin.pipeline.checkpoint import CheckpointStore, describe_networks
 from d2sm_plugin.pipeline.metrics_file import MetricsFile
 from d2sm_plugin.pipeline.report import result_lines, result_table
 from d2sm_plugin.pipeline.validation import Evaluator
 from d2sm_plugin.registry import MODEL_REGISTRY, lookup
+from d2sm_plugin.weight_files import PTH
 from d2sm_plugin.weights import load_weights
 
 #: What BasicSR's own reader adds to options, and what it writes into ``path``.
@@ -76,10 +77,11 @@ class _InHost:
         """Write networks and, but for the last call (-1), the training state."""
         if self.opt["rank"] != 0:
             return
-        store = CheckpointStore(self.folders["models"].parent, self.opt["logger"]["keep_checkpoints"])
+        keep, about = self.opt["logger"]["keep_checkpoints"], describe_networks(self.opt)
+        store = CheckpointStore(self.folders["models"].parent, keep, PTH, about)  # BasicSR asks for such files
         if current_iter == -1:
             for label, wrapped in self.networks().items():
-                store.save_network(wrapped, store.models / f"{label}_latest.pth")
+                store.save_network(label, "latest", wrapped, self.opt["train"]["total_iter"])
             return
         store.save(current_iter, self.networks(), {**self.training_state(), "epoch": epoch})
 

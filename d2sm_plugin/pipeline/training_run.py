@@ -15,7 +15,7 @@ from d2sm_plugin.errors import CheckpointError, D2SMError, OptionError, OtherRan
 from d2sm_plugin.options.data_sets import training_blocks
 from d2sm_plugin.pipeline.best import BestMetrics
 from d2sm_plugin.pipeline.build import build_model
-from d2sm_plugin.pipeline.checkpoint import CheckpointStore, read_state
+from d2sm_plugin.pipeline.checkpoint import CheckpointStore, describe_networks, read_state
 from d2sm_plugin.pipeline.curves import check_curves, open_curves
 from d2sm_plugin.pipeline.distributed import gather_objects, on_any_rank, on_first_rank
 from d2sm_plugin.pipeline.experiment import Folder, versions
@@ -49,7 +49,10 @@ class TrainingRun:
         self.auto_resume = auto_resume
         self.rank, self.world_size = options["rank"], options["world_size"]
         self.folder = Folder(options["path"]["experiments_root"], options["name"])
-        self.store = CheckpointStore(self.folder.path, options["logger"]["keep_checkpoints"])
+        logger, about = options["logger"], describe_networks(options)
+        self.store = CheckpointStore(
+            self.folder.path, logger["keep_checkpoints"], f".{logger['weights_format']}", about
+        )
         self.done = self.saved = 0
         seed_everything(options["manual_seed"])
         torch.backends.cudnn.benchmark = not options["deterministic"]
@@ -288,7 +291,7 @@ class TrainingRun:
             if (first, wanted) in improved:
                 self._refuse_damage(step)
                 for label, wrapped in self.model.networks().items():
-                    self.store.save_network(wrapped, self.store.models / f"{label}_best_{wanted.replace('/', '_')}.pth")
+                    self.store.save_network(label, f"best_{wanted.replace('/', '_')}", wrapped, step)
         self.metrics.add(step, results)
         for name, (_, metrics) in results.items():
             for metric, value in metrics.items():

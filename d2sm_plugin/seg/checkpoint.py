@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import CheckpointError, suggest
-from d2sm_plugin.weights import check_finite, load_file, local_file, named_tensors
+from d2sm_plugin.weight_files import load_file, local_file
+from d2sm_plugin.weights import check_finite, named_tensors
 
 #: Weights that ship with this package are named ``package:NAME``.
 PACKAGE = "package:"

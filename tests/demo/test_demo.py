@@ -13,6 +13,7 @@ from d2sm_plugin.cli import INTERRUPTED
 from d2sm_plugin.demo.run import main
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.options.files import read_option_file
+from d2sm_plugin.weight_files import load_file
 
 METHODS = ["noisy", "L1", "L1 + D2SM", "clean"]
 
@@ -44,7 +45,7 @@ def test_table(out):
 
 def test_both_runs_go_on_from_the_common_start(out):
     def weights(run: str) -> torch.Tensor:
-        state = torch.load(out / "experiments" / run / "models" / "net_g_latest.pth", weights_only=True)["params"]
+        state = load_file(out / "experiments" / run / "models" / "net_g_latest.safetensors")["params"]
         return torch.cat([tensor.flatten() for tensor in state.values()])
 
     start, l1, d2sm = map(weights, ("demo_base", "demo_l1", "demo_d2sm"))

@@ -38,7 +38,7 @@ def test_option_file_starts(file, data, tmp_path):
     assert (training if is_train else testing).main(["-opt", str(path)]) == 0
     if is_train:
         models = tmp_path / "experiments" / raw["name"] / "models"
-        assert (models / "net_g_2.pth").is_file()
+        assert (models / "net_g_2.safetensors").is_file()
         log = next((tmp_path / "experiments" / raw["name"]).glob("*.log")).read_text()
         for name in (key.removesuffix("_opt") for key, block in raw["train"].items() if key.endswith("_opt") and block):
             assert f"l_{name}: " in log

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 import yaml
 
+from d2sm_plugin.weight_files import load_file
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -64,8 +66,8 @@ def run_tool_to_end(arguments: list, **kwargs) -> tuple[int, str]:
     return process.returncode, output
 
 
-def weights(root: Path, name: str = "tiny", file: str = "net_g_latest.pth", key: str = "params") -> dict:
-    return torch.load(root / "experiments" / name / "models" / file, weights_only=True)[key]
+def weights(root: Path, name: str = "tiny", file: str = "net_g_latest.safetensors", key: str = "params") -> dict:
+    return load_file(root / "experiments" / name / "models" / file)[key]
 
 
 def equal(left: dict, right: dict) -> bool:

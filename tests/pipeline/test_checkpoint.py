@@ -7,7 +7,8 @@ import torch
 
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.errors import CheckpointError
-from d2sm_plugin.pipeline.checkpoint import CheckpointStore, read_state, save_atomically
+from d2sm_plugin.pipeline.checkpoint import CheckpointStore, describe_networks, read_state, save_atomically
+from d2sm_plugin.weight_files import load_file, read_description
 
 STATE = {"optimizers": [], "random": [], "drawn": 0}
 
@@ -23,8 +24,8 @@ def test_the_newest_are_kept_and_latest_is_the_newest(tmp_path):
         torch.nn.init.constant_(nets["net_g"]["params"].weight, step)
         store.save(step, nets, STATE)
     assert store.iterations() == [10, 15]
-    assert sorted(f.name for f in store.models.iterdir()) == ["net_g_10.pth", "net_g_15.pth", "net_g_latest.pth"]
-    latest = torch.load(store.models / "net_g_latest.pth", weights_only=True)["params"]
+    assert sorted(f.name for f in store.models.iterdir()) == [f"net_g_{m}.safetensors" for m in ("10", "15", "latest")]
+    latest = load_file(store.models / "net_g_latest.safetensors")["params"]
     assert latest["weight"].unique().tolist() == [15.0]
     other = networks()
     assert store.load(store.latest_state(), other)["iter"] == 15
@@ -60,7 +61,7 @@ def test_damaged_and_foreign_states_are_refused(tmp_path):
         read_state(tmp_path / "3.state")
 
 
-@pytest.mark.parametrize("file", ["training_states/15.state", "models/net_g_15.pth"])
+@pytest.mark.parametrize("file", ["training_states/15.state", "models/net_g_15.safetensors"])
 def test_the_newest_that_is_whole(tmp_path, file):
     store, nets = CheckpointStore(tmp_path), networks()
     with pytest.raises(CheckpointError, match="training_states; there is no other training state"):
@@ -72,3 +73,24 @@ def test_the_newest_that_is_whole(tmp_path, file):
     path, problems = store.newest_whole()
     assert path == store.states / "10.state"
     assert len(problems) == 1 and file in problems[0]
+
+
+def test_files_say_what_network_they_hold(tmp_path):
+    options = {"name": "recipe", "network_g": {"type": "FFDNet", "num_feat": 8}, "network_d": None}
+    store = CheckpointStore(tmp_path, descriptions=describe_networks(options))
+    store.save(5, networks(), STATE)
+    about = read_description(store.network_file("net_g", "latest"))
+    assert (about.network, about.recipe, about.step) == (options["network_g"], "recipe", 5)
+
+
+def test_a_run_may_change_the_kind_of_its_files(tmp_path):
+    nets = networks()
+    for step, ending in ((1, ".pth"), (2, ".safetensors"), (3, ".pth")):
+        torch.nn.init.constant_(nets["net_g"]["params"].weight, step)
+        store = CheckpointStore(tmp_path, keep=2, ending=ending)
+        store.save(step, nets, STATE)
+        other = networks()
+        store.load(store.latest_state(), other)
+        assert torch.equal(other["net_g"]["params"].weight, nets["net_g"]["params"].weight)
+    assert sorted(f.name for f in store.models.iterdir()) == ["net_g_2.safetensors", "net_g_3.pth", "net_g_latest.pth"]
+    assert store.newest_whole()[0].name == "3.state"

@@ -72,7 +72,7 @@ def hourglass(faces, tmp_path_factory):
 
 
 def test_alignment_training_leaves_an_instrument_and_pictures(hourglass):
-    finder = LandmarkFinder(hourglass / "models/net_g_latest.pth", "helen29", "cpu")
+    finder = LandmarkFinder(hourglass / "models/net_g_latest.safetensors", "helen29", "cpu")
     assert len(finder.network.stacks) == 2
     assert len(list((hourglass / "visualization/faces").glob("*_2.png"))) == 2
     assert "l_align: " in next(hourglass.glob("*.log")).read_text()
@@ -127,7 +127,7 @@ def restored(faces, tmp_path_factory):
 
 
 def evaluate(faces, hourglass, out, *arguments):
-    checkpoint = hourglass / "models/net_g_latest.pth"
+    checkpoint = hourglass / "models/net_g_latest.safetensors"
     fixed = ["--clean", faces[0], "--landmarks", faces[1], "--points", "helen29", "--alignment", checkpoint]
     return face_eval.main([str(argument) for argument in (*fixed, "--out", out, *arguments)])
 
@@ -181,8 +181,8 @@ def test_network_that_was_stopped_while_it_grew_goes_on_bit_for_bit(faces, tmp_p
     assert training.main(["-opt", str(path)]) == 0
     whole = [weights(tmp_path, "pfsr", f"{label}_4.pth") for label in ("net_g", "net_d")]
     run = tmp_path / "experiments/pfsr"
-    assert weights(tmp_path, "pfsr", "net_g_3.pth")["_extra_state"].tolist() == [3, 0.0]
-    for file in ("training_states/4.state", "models/net_g_4.pth", "models/net_d_4.pth"):
+    assert weights(tmp_path, "pfsr", "net_g_3.safetensors")["_extra_state"].tolist() == [3, 0.0]
+    for file in ("training_states/4.state", "models/net_g_4.safetensors", "models/net_d_4.safetensors"):
         (run / file).unlink()
     assert training.main(["-opt", str(path), "--auto_resume"]) == 0
     for label, state in zip(("net_g", "net_d"), whole, strict=True):

@@ -99,11 +99,11 @@ def test_all_objectives_in_one_run(scenes, trunk, tmp_path):
     options["name"] = "parts"
     parts = tmp_path / "experiments" / "parts"
     (tmp_path / "experiments" / "tiny").rename(parts)
-    whole = weights(tmp_path, "parts", "net_g_4.pth")
+    whole = weights(tmp_path, "parts", "net_g_4.safetensors")
     (parts / "training_states" / "4.state").unlink()
-    (parts / "models" / "net_g_4.pth").unlink()
+    (parts / "models" / "net_g_4.safetensors").unlink()
     train(options, tmp_path, "--auto_resume")
-    assert equal(whole, weights(tmp_path, "parts", "net_g_4.pth"))
+    assert equal(whole, weights(tmp_path, "parts", "net_g_4.safetensors"))
 
 
 def test_labels_reach_the_segmentation_objective_alone(scenes, trunk, tmp_path):

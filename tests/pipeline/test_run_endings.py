@@ -19,6 +19,7 @@ from d2sm_plugin.errors import CheckpointError, D2SMError, DataError, TrainingEr
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore, read_state
 from d2sm_plugin.pipeline.metrics_file import MetricsFile
+from d2sm_plugin.weight_files import load_file
 
 TOTAL = 6
 
@@ -76,7 +77,7 @@ def assert_goes_on_as_if_it_had_not_ended(options):
     root = tmp_path_of(options)
     for key in ("params", "params_ema"):
         assert equal(weights(root, options["name"], key=key), weights(root, "whole", key=key))
-        best = "net_g_best_mae.pth"
+        best = "net_g_best_mae.safetensors"
         assert equal(weights(root, options["name"], best, key), weights(root, "whole", best, key))
     assert rows(options) == rows(whole)
     assert len(rows(options)) == 1 + 2 * 2  # two validations of two sets
@@ -147,7 +148,7 @@ def test_losses_that_stay_non_finite(pictures, tmp_path):
     assert saved_steps(options) == [4]  # the first of the two was left out, too: its weights are those of step 3
     state = read_state(folder_of(options) / "training_states" / "4.state")
     assert state["nonfinite"] == [0, 2]
-    assert all(tensor.isfinite().all() for tensor in weights(tmp_path, file="net_g_4.pth").values())
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path, file="net_g_4.safetensors").values())
 
 
 def test_weights_that_are_spoilt_are_not_saved(pictures, tmp_path):
@@ -170,8 +171,8 @@ def test_weights_that_are_spoilt_are_not_saved(pictures, tmp_path):
         with pytest.raises(TrainingError, match=r"step 4 is not saved: there is inf or NaN in the weights.*2\.state"):
             run(options)
     assert saved_steps(options) == [2]
-    files = (folder_of(options) / "models").glob("*.pth")
-    assert all(tensor.isfinite().all() for file in files for tensor in torch.load(file)["params"].values())
+    files = (folder_of(options) / "models").glob("*.safetensors")
+    assert all(tensor.isfinite().all() for file in files for tensor in load_file(file)["params"].values())
 
 
 def test_a_full_disk_when_the_state_is_saved(pictures, tmp_path, monkeypatch, capsys):

@@ -35,7 +35,11 @@ def test_a_run_leaves_what_basicsr_users_expect(photographs, tmp_path):
     options["logger"] |= {"use_tb_logger": True, "keep_checkpoints": 1}
     train(options, tmp_path)
     folder = tmp_path / "experiments" / "tiny"
-    assert {f.name for f in (folder / "models").iterdir()} == {"net_g_8.pth", "net_g_latest.pth", "net_g_best_psnr.pth"}
+    assert {f.name for f in (folder / "models").iterdir()} == {
+        "net_g_8.safetensors",
+        "net_g_latest.safetensors",
+        "net_g_best_psnr.safetensors",
+    }
     assert [f.name for f in (folder / "training_states").iterdir()] == ["8.state"]
     assert len(list((folder / "visualization" / "photos").glob("*_8.png"))) == 2
     assert list((tmp_path / "tb_logger" / "tiny").iterdir())
@@ -83,15 +87,15 @@ def test_a_run_in_two_parts_equals_one_in_one(photographs, tmp_path, extra):
     options = tiny_options(photographs, tmp_path, **extra)
     train(options, tmp_path)
     options["name"] = "parts"
-    for file in ("net_g_8.pth", "net_g_4.pth"):
+    for file in ("net_g_8.safetensors", "net_g_4.safetensors"):
         assert (tmp_path / "experiments" / "tiny" / "models" / file).exists()
     parts = tmp_path / "experiments" / "parts"
     (tmp_path / "experiments" / "tiny").rename(parts)
-    whole = weights(tmp_path, "parts", "net_g_8.pth")
+    whole = weights(tmp_path, "parts", "net_g_8.safetensors")
     (parts / "training_states" / "8.state").unlink()
-    (parts / "models" / "net_g_8.pth").unlink()
+    (parts / "models" / "net_g_8.safetensors").unlink()
     train(options, tmp_path, "--auto_resume")
-    assert equal(whole, weights(tmp_path, "parts", "net_g_8.pth"))
+    assert equal(whole, weights(tmp_path, "parts", "net_g_8.safetensors"))
 
 
 @pytest.mark.parametrize("ratios", [(None, None), (1, 3)])
@@ -174,8 +178,8 @@ def test_checkpoint_of_another_architecture(photographs, tmp_path):
     train(options, tmp_path)
     options["name"] = "wider"
     options["network_g"]["num_feat"] = 16
-    options["path"]["pretrain_network_g"] = str(tmp_path / "experiments" / "tiny" / "models" / "net_g_8.pth")
-    with pytest.raises(CheckpointError, match=r"net_g_8\.pth: not a checkpoint of this FFDNet.*another shape"):
+    options["path"]["pretrain_network_g"] = str(tmp_path / "experiments" / "tiny" / "models" / "net_g_8.safetensors")
+    with pytest.raises(CheckpointError, match=r"net_g_8\.safetensors: not a checkpoint of this FFDNet.*another shape"):
         train(options, tmp_path)
 
 
@@ -223,7 +227,7 @@ def test_testing_writes_pictures_and_metrics(photographs, tmp_path):
         "datasets": {"test": block},
         "path": {
             **options["path"],
-            "pretrain_network_g": str(tmp_path / "experiments" / "tested" / "models" / "net_g_latest.pth"),
+            "pretrain_network_g": str(tmp_path / "experiments" / "tested" / "models" / "net_g_latest.safetensors"),
         },
         "val": {
             "metrics": {"ssim": {"type": "calculate_ssim", "crop_border": 0}},

@@ -28,6 +28,7 @@ from skimage import data, io
 
 from d2sm_plugin.errors import D2SMError
 from d2sm_plugin.pipeline import train as training
+from d2sm_plugin.weight_files import load_file
 
 D2SM = {
     "type": "D2SMLoss",
@@ -96,8 +97,8 @@ def made(root: Path) -> dict[str, Any]:
     files = {}
     for file in sorted(folder.rglob("*")):
         name = str(file.relative_to(folder))
-        if file.suffix in (".pth", ".state"):
-            files[name] = torch.load(file, weights_only=True)
+        if file.suffix in (".safetensors", ".state"):
+            files[name] = load_file(file)
         elif file.suffix in (".csv", ".png"):
             files[name] = file.read_bytes()
         elif ".partial" in name:

@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from d2sm_plugin.pipeline import train as training
+from d2sm_plugin.weight_files import load_file
 
 pytest.importorskip("mmseg")
 
@@ -66,15 +67,15 @@ def equal_tensors(left, right) -> bool:
 def test_training_is_the_same_to_the_bit_with_and_without(tmp_path, tiny, pictures):
     plain = run(tmp_path, tiny, pictures, "plain", with_hook=False)
     hooked = run(tmp_path, tiny, pictures, "hooked", with_hook=True)
-    for file in ("models/net_g_6.pth", "training_states/6.state"):
-        left, right = (torch.load(root / file, weights_only=True) for root in (plain, hooked))
+    for file in ("models/net_g_6.safetensors", "training_states/6.state"):
+        left, right = (load_file(root / file) for root in (plain, hooked))
         for kept in (left, right):
             kept.pop("options", None)  # which differ
         assert equal_tensors(left, right), file
     rows = list(csv.DictReader((hooked / "metrics.csv").open()))
     measured = {row["metric"] for row in rows if row["iter"] == "3"}
     assert {"psnr", "mIoU", "aAcc", "mAcc", "IoU/road", "IoU/person"} <= measured
-    assert (hooked / "models/net_g_best_mIoU.pth").exists()
+    assert (hooked / "models/net_g_best_mIoU.safetensors").exists()
     psnr = [[row["value"] for row in csv.DictReader((root / "metrics.csv").open()) if row["metric"] == "psnr"]
             for root in (plain, hooked)]  # fmt: skip
     assert psnr[0] == psnr[1]

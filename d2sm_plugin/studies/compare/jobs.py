@@ -81,7 +81,7 @@ class SuiteRun:
         """The trained network, or the one that is tested as it is: a path or a URL."""
         if self.train is None:
             return str(self.test["path"]["pretrain_network_g"])
-        return self.experiment / "models" / "net_g_latest.pth"
+        return CheckpointStore(self.experiment).network_file("net_g", "latest")
 
     def trained(self) -> bool:
         """True when nothing is left to train."""

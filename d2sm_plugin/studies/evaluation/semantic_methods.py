@@ -132,7 +132,7 @@ def _named_paths(entries: Sequence[str]) -> list[tuple[str, str]]:
     for entry in entries:
         name, separator, path = entry.partition("=")
         if not (name and separator and path):
-            raise OptionError(f"--restored {entry}: expected NAME=PATH, for example L1=net_g_latest.pth")
+            raise OptionError(f"--restored {entry}: expected NAME=PATH, for example L1=net_g_latest.safetensors")
         pairs.append((name, path))
     names = [NOISY, CLEAN, *(name for name, _ in pairs)]
     repeated = sorted({name for name in names if names.count(name) > 1})

@@ -87,4 +87,4 @@ def test_variant_of_a_small_suite_starts(options, photographs, street, tmp_path)
     path = tmp_path / "train.yml"
     path.write_text(yaml.safe_dump({**options, "name": "tiny"}, sort_keys=False), encoding="utf-8")
     assert training.main(["-opt", str(path)]) == 0
-    assert (tmp_path / "experiments" / "tiny" / "models" / "net_g_1.pth").is_file()
+    assert (tmp_path / "experiments" / "tiny" / "models" / "net_g_1.safetensors").is_file()

@@ -17,6 +17,7 @@ from d2sm_plugin.studies.compare.compare import main
 from d2sm_plugin.studies.compare.jobs import make_jobs
 from d2sm_plugin.studies.compare.runner import start
 from d2sm_plugin.studies.compare.suite import read_suite
+from d2sm_plugin.weight_files import load_file
 
 BROKEN = {"seeds": [0], "options": {"path": {"pretrain_network_g": "there_is_no_such_file.pth"}}}
 
@@ -149,7 +150,7 @@ def test_killed_run_continues_and_ends_with_the_same_weights(photographs, tmp_pa
     # In processes of its own as well: the number of threads changes the last bits.
     assert compare(path, "--out", tmp_path / "uninterrupted", "--no-cost") == 0
     weights = [
-        torch.load(tmp_path / out / "experiments" / job.name / "models" / "net_g_40.pth", weights_only=True)["params"]
+        load_file(tmp_path / out / "experiments" / job.name / "models" / "net_g_40.safetensors")["params"]
         for out in ("uninterrupted", "out")
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
