@@ -19,7 +19,7 @@ from d2sm_plugin.data.picture_head import MAX_PIXELS, TYPES
 from d2sm_plugin.errors import D2SMError, DataError, OptionError
 from d2sm_plugin.inference.noise_level import ESTIMATE, parse_noise_level
 from d2sm_plugin.inference.picture_files import read_picture, write_picture
-from d2sm_plugin.inference.restorer import PictureRestorer
+from d2sm_plugin.inference.picture_restorer import PictureRestorer
 from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.registry import build
 from d2sm_plugin.safe_yaml import parse_yaml

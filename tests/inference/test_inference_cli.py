@@ -18,7 +18,7 @@ from d2sm_plugin.errors import CheckpointError, DataError, DependencyError, Opti
 from d2sm_plugin.inference.inference import main
 from d2sm_plugin.inference.noise_level import estimate_noise_level
 from d2sm_plugin.inference.picture_files import Picture, read_picture, write_picture
-from d2sm_plugin.inference.restorer import PictureRestorer
+from d2sm_plugin.inference.picture_restorer import PictureRestorer
 from d2sm_plugin.registry import ARCH_REGISTRY, build
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "inference.py"
