@@ -28,7 +28,7 @@ def read_weights(source: str | Path, key: str | None = None) -> dict[str, Tensor
     Raises:
         CheckpointError: when the file is missing, truncated, not a weight file, lacks ``key``, or holds NaN.
     """
-    loaded = _load(source)
+    loaded = load_file(weight_file(source))
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{source}: expected a state dict, found {type(loaded).__name__}")
     if key is not None:
@@ -87,9 +87,14 @@ def check_finite(state: Mapping[str, Tensor], source: str, parameters: Collectio
             )
 
 
-def _load(source: str | Path) -> object:
+def weight_file(source: str | Path) -> Path:
+    """Return the path of a weight file; one with an http(s) URL is downloaded once into torch's hub cache.
+
+    Raises:
+        CheckpointError: when there is no such file, or it cannot be downloaded.
+    """
     if not str(source).startswith(("http://", "https://")):
-        return load_file(local_file(source))
+        return local_file(source)
     try:
         file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(str(source)).path).name)
         if not file.is_file():
@@ -98,7 +103,7 @@ def _load(source: str | Path) -> object:
     except Exception as error:  # of the address, of the network, of the hub or of torch
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{source}: cannot be downloaded ({reason}); give a local path instead") from error
-    return load_file(file)
+    return file
 
 
 def load_weights(network: nn.Module, source: str | Path, key: str | None = None, strict: bool = True) -> list[str]:

@@ -75,9 +75,7 @@ def test_damaged_files_are_one_line(tmp_path, length):
     write(path, Description(BLOCK))
     path.write_bytes(path.read_bytes()[:length])
     for read in (load_file, read_description):
-        with pytest.raises(
-            CheckpointError, match=r"a\.safetensors: cannot be read .*is it truncated"
-        ):
+        with pytest.raises(CheckpointError, match=r"a\.safetensors: cannot be read .*is it truncated"):
             read(path)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from tqdm import tqdm
 
@@ -17,13 +16,12 @@ from d2sm_plugin.custom_imports import add_custom_import, import_from
 from d2sm_plugin.data.image_store import picture_files
 from d2sm_plugin.data.picture_head import MAX_PIXELS, TYPES
 from d2sm_plugin.errors import D2SMError, DataError, OptionError
+from d2sm_plugin.inference.described_network import build_network, network_block
 from d2sm_plugin.inference.noise_level import ESTIMATE, parse_noise_level
 from d2sm_plugin.inference.picture_files import read_picture, write_picture
 from d2sm_plugin.inference.picture_restorer import PictureRestorer
 from d2sm_plugin.options.files import read_option_file
-from d2sm_plugin.registry import build
 from d2sm_plugin.safe_yaml import parse_yaml
-from d2sm_plugin.weights import load_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,13 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             ``--stop``, also at the first picture that cannot be restored.
     """
     arguments = _parser().parse_args(argv)
-    source, out = Path(arguments.input).expanduser(), Path(arguments.output).expanduser()
+    if (arguments.pictures is None) == (arguments.input is None):
+        raise OptionError("give the pictures once: as the first argument, or with --input")
+    source = Path(arguments.pictures or arguments.input).expanduser()
+    out = Path(arguments.output).expanduser()
     targets = plan_targets(source, out, arguments.format, arguments.existing)
     if not targets:
         tqdm.write(f"{out}: every picture is there already")
         return 0
     restorer = PictureRestorer(
-        build_network(arguments),
+        network_of(arguments),
         None if arguments.sigma is None else parse_noise_level(arguments.sigma),
         arguments.tile,
         arguments.tile_overlap,
@@ -137,8 +138,8 @@ def _failure(source: Path, target: Path, error: Exception) -> str:
     return text if str(source) in text or str(target) in text else f"{source}: {' '.join(text.split())}"
 
 
-def build_network(arguments: argparse.Namespace) -> nn.Module:
-    """Build the network that the command line names, with its weights, on its device.
+def network_of(arguments: argparse.Namespace) -> nn.Module:
+    """Build the network that the command line names, or else the weight file, with its weights, on its device.
 
     Raises:
         OptionError: for an unknown network, argument or device.
@@ -153,10 +154,11 @@ def build_network(arguments: argparse.Namespace) -> nn.Module:
             raise OptionError(f"{where}: expected the block that describes the network, as in a training's option file")
         block = {**block, **_network_arguments(arguments.network_args)}
     else:
-        block, where = {"type": arguments.network, **_network_arguments(arguments.network_args)}, "--network"
-    network = build(ARCH_REGISTRY, block, where)
-    load_weights(network, arguments.checkpoint, key=arguments.param_key)
-    return network.to(arguments.device).eval()
+        named = None if arguments.network is None else {"type": arguments.network}
+        remedy = "name it with --network, or give a training's option file with --opt"
+        block = network_block(arguments.checkpoint, named, remedy) | _network_arguments(arguments.network_args)
+        where = f"{arguments.checkpoint}: network" if named is None else "--network"
+    return build_network(block, arguments.checkpoint, arguments.param_key, where).to(arguments.device)
 
 
 def _find_pictures(source: Path) -> list[Path]:
@@ -205,15 +207,28 @@ def _parser() -> argparse.ArgumentParser:
         epilog="A picture that cannot be read or restored is named at the end and left out; the exit status is then 1.",
     )
     add_custom_import(parser)
-    parser.add_argument("-i", "--input", required=True, help="a picture, or a folder of pictures with its subfolders")
     parser.add_argument(
-        "-o", "--output", required=True, type=out_folder, help="folder for the results; names and subfolders are kept"
+        "pictures", nargs="?", metavar="PICTURES", help="a picture, or a folder of pictures with its subfolders"
     )
-    images = parser.add_mutually_exclusive_group(required=True)
-    images.add_argument("-n", "--network", help="name of the network, for example FFDNet")
-    images.add_argument("-opt", "--opt", help="option file whose block network_g describes the network")
+    parser.add_argument("-i", "--input", help="the same, by name")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="restored",
+        type=out_folder,
+        help="folder for the results; names and subfolders are kept (default: %(default)s)",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "-n",
+        "--network",
+        help="name of the network, for example FFDNet; weights of a training by this package say it themselves",
+    )
+    naming.add_argument("-opt", "--opt", help="option file whose block network_g describes the network")
     parser.add_argument("--network-args", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network")
-    parser.add_argument("-c", "--checkpoint", required=True, help="weights: a path or a URL")
+    parser.add_argument(
+        "-c", "--weights", "--checkpoint", dest="checkpoint", required=True, help="weights: a path or a URL"
+    )
     parser.add_argument("--param-key", help="entry of the checkpoint to use, for example params_ema")
     parser.add_argument("-s", "--sigma", help="noise level, 0 to 255, or 'estimate'; for networks that are told it")
     parser.add_argument("--tile", type=whole(1), help="restore by tiles of so many pixels a side, for large pictures")

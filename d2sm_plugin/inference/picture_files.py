@@ -70,7 +70,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, remedy: str = "
         check_depth(image, head, source)
         image.load()  # fails where the file is cut, which OpenCV may pass over
         if head.bits <= 8:
-            return _plain(image, head)
+            return plain_picture(image, 1 if head.type == "TIFF" else head.orientation)
     return _deep(data, head, source)
 
 
@@ -88,12 +88,13 @@ def write_picture(path: str | Path, picture: Picture) -> None:
     write_whole(path, _encode(path, picture))
 
 
-def _plain(image: Image.Image, head: PictureHead) -> Picture:
+def plain_picture(image: Image.Image, orientation: int) -> Picture:
+    """Return an image of 8 bits a channel as a picture, turned as the number of EXIF's orientation says."""
     profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
     transparent = "A" in image.getbands() or "transparency" in image.info
     grey = image.mode in ("1", "L", "LA")
     wanted = ("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")
-    pixels = upright(np.array(image.convert(wanted)), 1 if head.type == "TIFF" else head.orientation)
+    pixels = upright(np.array(image.convert(wanted)), orientation)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if not transparent:
