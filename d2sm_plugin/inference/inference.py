@@ -218,8 +218,8 @@ def _parser() -> argparse.ArgumentParser:
         type=out_folder,
         help="folder for the results; names and subfolders are kept (default: %(default)s)",
     )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
+    naming = parser.add_mutually_exclusive_group()
+    naming.add_argument(
         "-n",
         "--network",
         help="name of the network, for example FFDNet; weights of a training by this package say it themselves",
