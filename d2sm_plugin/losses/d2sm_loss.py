@@ -16,11 +16,8 @@ from d2sm_plugin.losses.queue_sampler import QueueSampler
 from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.losses.shorthands import as_sampler, complete
+from d2sm_plugin.losses.state_module import not_compiled
 from d2sm_plugin.registry import FEATURE_REGISTRY, LOSS_REGISTRY, register
-
-# torch.compiler.disable imports the compiler at once; torch's own spelling of it does so at the first call.
-_not_compiled = getattr(torch, "_disable_dynamo", torch.compiler.disable)
-
 
 KERNELS = ("cosine", "centred_cosine")
 
@@ -104,7 +101,7 @@ class D2SMLoss(SampledObjective):
         self.centre = ClearCentre(self.queue.size if self.queue is not None else None) if kernel != "cosine" else None
         self.last: dict[str, Tensor | int] = {}
 
-    @_not_compiled
+    @not_compiled
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Divergence of the restored images from the clear ones.
 
@@ -136,6 +133,11 @@ class D2SMLoss(SampledObjective):
             f"extractor={type(self.network).__name__}, kernel={self.kernel}, divergence={self.divergence}, "
             f"reduction={self.reduction}, loss_weight={self.loss_weight}"
         )
+
+    @property
+    def filling(self) -> bool:
+        """True while the queue does not hold all its samples yet."""
+        return self.queue is not None and len(self.queue) < self.queue.size
 
     @property
     def accumulation(self) -> str:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
+
+#: Decorator of methods that change state, which is no part of a compiled graph. torch.compiler.disable imports the
+#: compiler at once; torch's own spelling of it does so at the first call.
+not_compiled = getattr(torch, "_disable_dynamo", torch.compiler.disable)
 
 
 class StateModule(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any
@@ -16,8 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from d2sm_plugin.archs.interface import gather_inputs, named_outputs
 from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.losses.gather import mean_over_processes
+from d2sm_plugin.losses.relative_weight import gradient_norms, joint_norms
 from d2sm_plugin.models.nonfinite import KeptBuffers, StepGuard
-from d2sm_plugin.models.objectives import Objectives, gradient_norms
+from d2sm_plugin.models.objectives import Objectives
 from d2sm_plugin.models.optimisation import (
     build_optimiser,
     build_scheduler,
@@ -68,8 +69,8 @@ class D2SMModel(BaseModel):
         self.log_dict: dict[str, float] = {}
         if self.is_train:
             self._start_training(opt["train"])
-            limit = opt["train"]["max_nonfinite_steps"]
-            self.guard = StepGuard(self.networks(), self.scaler, limit, opt["dist"], self.logger)
+            bounds = opt["train"]["max_nonfinite_steps"], opt["dist"]
+            self.guard = StepGuard(self.networks(), self.scaler, *bounds, self.logger)
 
     def _start_training(self, train: Mapping[str, Any]) -> None:
         self.amp: str | None = train["amp"]
@@ -148,8 +149,9 @@ class D2SMModel(BaseModel):
             for number, batch in enumerate(batches):
                 with self._without_sync(number == len(batches) - 1):
                     self._accumulate(batch, len(batches), record, with_norms)
+            norms = joint_norms(record.squares)
             if with_norms:
-                self._log_gradient_norms(record.gradient_norms(), current_iter)
+                self._note(*self.objectives.describe_gradients(norms, first=current_iter == 1))
             optimizers = self.optimizers_to_step()
             objection = self.guard.objection(record, self.networks(), optimizers)
             buffers.changed = objection is None
@@ -157,6 +159,7 @@ class D2SMModel(BaseModel):
             self.guard.leave_out(objection, self.damage())
             return False
         self._update_weights(optimizers)
+        self._note(*self.objectives.measure(norms))
         self._log = record.losses(self.objectives.accumulation)
         return True
 
@@ -168,8 +171,10 @@ class D2SMModel(BaseModel):
                 outputs = {name: value.float() for name, value in named_outputs(self.run_network(moved)).items()}
             losses = self.compute_losses(moved, outputs)
         losses = self.objectives.shared(losses, mini_batches, self.opt["world_size"])
-        if with_norms:
-            record.add_norms(self._gradient_norms(losses, outputs))
+        measured = losses if with_norms else {k: losses[k] for k in self.objectives.to_measure() if k in losses}
+        if measured:
+            record.add_norms(self._gradient_norms(measured, outputs))
+        losses = self.objectives.weighted(losses)
         total = torch.stack(list(losses.values())).sum()
         with foreign_code(lambda: f"the backward pass of {', '.join(losses)} and {type(self.net_g).__name__}"):
             self.scaler.scale(total).backward()
@@ -188,7 +193,7 @@ class D2SMModel(BaseModel):
         return self.trained_net(*gather_inputs(self.net_g, batch))
 
     def compute_losses(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return every weighted objective by name; the training loss is their sum."""
+        """Return every objective by name, weighted but for relative weights; the training loss is their sum."""
         return self.objectives(batch, outputs)
 
     def _without_sync(self, last: bool) -> AbstractContextManager[object]:
@@ -216,16 +221,16 @@ class D2SMModel(BaseModel):
 
     # ------------------------------------------------------------------------------------------------- logging
 
-    def _wants_gradient_norms(self, current_iter: int) -> bool:
+    def _wants_gradient_norms(self, step: int) -> bool:
         every = self.opt["logger"]["grad_norm_freq"]
-        return current_iter == 1 or (every > 0 and current_iter % every == 0) or self.guard.in_a_row > 0
+        return step == 1 or (every > 0 and step % every == 0) or self.guard.in_a_row > 0
 
     def _gradient_norms(self, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the norm of each objective's gradient at the outputs; subclasses leave out those that have none."""
-        return gradient_norms(losses, outputs)
+        return gradient_norms(losses, outputs.values(), self.scaler.get_scale())
 
-    def _log_gradient_norms(self, norms: Mapping[str, float], current_iter: int) -> None:
-        values, lines = self.objectives.describe_gradients(norms, first=current_iter == 1)
+    def _note(self, values: Mapping[str, float], lines: Iterable[tuple[int, str]]) -> None:
+        """Keep values for the next log of a step, and write lines with their levels at once."""
         self.log_dict |= values
         for level, line in lines:
             self.logger.log(level, line)
@@ -257,12 +262,7 @@ class D2SMModel(BaseModel):
         return restore_batch(self.best_network, self.to_device(batch), tile, tile_overlap, amp)
 
     def measure(self, batch: Mapping[str, Any], restored: Tensor) -> list[dict[str, float]]:
-        """Return what a model measures of each image of a batch beside ``val.metrics``; here nothing.
-
-        Args:
-            batch: as the dataset gives it.
-            restored: what :meth:`restore` returned for it.
-        """
+        """Return what a model measures of each image, restored already, beside ``val.metrics``; here nothing."""
         return [{} for _ in restored]
 
     # ------------------------------------------------------------------------------------------------- state

@@ -14,10 +14,9 @@ from d2sm_plugin.blocks import Whole
 from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.d2sm_model import D2SMModel
-from d2sm_plugin.models.objectives import ObjectiveOptions
+from d2sm_plugin.models.objective_weight import ObjectiveOptions, ObjectiveWeight, class_arguments
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, parameters_of
 from d2sm_plugin.models.train_options import TrainOptions
-from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, build, register
 from d2sm_plugin.weights import load_weights
 
@@ -93,9 +92,8 @@ class GANModel(D2SMModel):
     def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
         self.gan_takes = tuple(block.get("takes") or ("restored", "gt"))
         self.gan_condition = tuple(block.get("condition") or ())
-        points = block.get("schedule")
-        self.gan_schedule = WeightSchedule(points, "train.gan_opt.schedule") if points is not None else None
-        arguments = {key: value for key, value in block.items() if key not in self.gan_options.model_fields}
+        self.objectives.weights["gan"] = ObjectiveWeight(block, "train.gan_opt")
+        arguments = class_arguments(block, self.gan_options)
         self.gan_objective = build(LOSS_REGISTRY, arguments, "train.gan_opt").to(self.device)
         self.net_d = build(ARCH_REGISTRY, self.opt["network_d"], "network_d")
         paths = self.opt["path"]
@@ -132,9 +130,10 @@ class GANModel(D2SMModel):
         fake, real = self._judged({**batch, **outputs})
         if self._generator_trains:
             self.net_d.requires_grad_(False)  # the generator's objective must leave it no gradient
-            factor = self.gan_schedule.at(self.objectives.step) if self.gan_schedule is not None else 1.0
             with self._judging():
-                losses["gan"] = factor * self.gan_objective(self.net_d(fake), True, is_disc=False)
+                losses["gan"] = self.gan_objective(self.net_d(fake), True, is_disc=False)
+            if self.objectives.weights["gan"].relative is None:
+                losses["gan"] = self.objectives.weights["gan"].scheduled(self.objectives.step) * losses["gan"]
             self.net_d.requires_grad_(True)
         with self._judging():
             losses["d_real"] = self.gan_objective(self.trained_net_d(real), True, is_disc=True)

@@ -9,19 +9,24 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.losses.relative_weight import gradient_norms, joint_norms
+from d2sm_plugin.models.objective_weight import REFERENCE
 from d2sm_plugin.models.objectives import Objectives
 from d2sm_plugin.registry import LOSS_REGISTRY, lookup
 
 #: Ending of the names of host models that build every objective, such as ``SRModelWithObjectives``.
 SUFFIX = "WithObjectives"
+#: Blocks that BasicSR's models read themselves, where they know nothing of relative weights.
+_OF_HOST = ("pixel_opt", "perceptual_opt", "gan_opt", "ldl_opt")
 
 
 class NotedBlock(dict[str, Any]):
@@ -101,6 +106,8 @@ def build_in_host(opt: Mapping[str, Any], build: Callable[[Mapping[str, Any]], A
         trainer = importlib.import_module("d2sm_plugin.pipeline.host_trainer")  # a room above this one
         return trainer.build_in_host(opt)
     if opt.get("train") is not None:
+        if base == name:
+            _refuse_relative_weights(opt["train"], opt["train"], name)
         opt = {**opt, "train": NotedBlock(opt["train"])}
     return adapt(build(opt))
 
@@ -132,7 +139,9 @@ def with_objectives(base: type) -> type:
 
     The further objectives get what ``perceptual_opt`` gets, and ``lq`` of the batch by ``takes: [restored, lq]``. Their
     sum is added there, each is logged as ``l_NAME``, and what they remember is saved and restored with the training
-    state. ``base`` must call ``cri_perceptual`` in its training step, as SRModel, SwinIRModel, SRGANModel, ESRGANModel,
+    state. Their weights may be relative to ``pixel_opt``.
+
+    ``base`` must call ``cri_perceptual`` in its training step, as SRModel, SwinIRModel, SRGANModel, ESRGANModel,
     RealESRNetModel and RealESRGANModel do.
 
     With the plugin imported, ``model_type: SRModelWithObjectives`` names the subclass of SRModel.
@@ -145,6 +154,7 @@ def with_objectives(base: type) -> type:
             super().__init__(opt)
 
         def init_training_settings(self) -> None:
+            _refuse_relative_weights(self.opt["train"], _OF_HOST, type(self).__name__)
             super().init_training_settings()
             train = self.opt["train"]
             further = train.unread_objectives()
@@ -170,12 +180,29 @@ class _Together:
 
     def __call__(self, restored: Tensor, gt: Tensor) -> tuple[Tensor | None, Tensor | None]:
         pair = (None, None) if self.perceptual is None else _pair(self.perceptual(restored, gt))
-        values = self.model.objectives({"lq": self.model.lq, "gt": gt}, {"restored": restored})
+        unweighted = self.model.objectives({"lq": self.model.lq, "gt": gt}, {"restored": restored})
+        values = self.model.objectives.weighted(unweighted)
         self.last = {f"l_{name}": value.detach() for name, value in values.items()}
+        self._set_relative_weights(unweighted, restored, gt)
         if pair[0] is not None:
             self.last["l_percep"] = pair[0].detach()
             values["perceptual"] = pair[0]
         return (torch.stack(list(values.values())).sum() if values else None), pair[1]
+
+    def _set_relative_weights(self, values: Mapping[str, Tensor], restored: Tensor, gt: Tensor) -> None:
+        """Let relative weights take in this step, for the next one."""
+        names, losses = self.model.objectives.to_measure(), {}
+        if names:
+            if getattr(self.model, "cri_pix", None) is None:
+                raise OptionError(
+                    f"train.{names[1]}_opt.loss_weight.relative: it is relative to train.pixel_opt; add that"
+                )
+            losses = {REFERENCE: self.model.cri_pix(restored, gt)} | {k: values[k] for k in names if k in values}
+        norms = gradient_norms(losses, [restored])
+        weights, lines = self.model.objectives.measure(joint_norms({k: norm.square() for k, norm in norms.items()}))
+        self.last |= {name: restored.new_tensor(weight) for name, weight in weights.items()}
+        for level, line in lines:
+            get_root_logger().log(level, line)
 
     def itemised(self, losses: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
         """Return the host's losses of a step with the items of the perceptual sum in place of it."""
@@ -183,6 +210,15 @@ class _Together:
         if any(rest.pop(name, None) is not None for name in sums):
             rest.update(self.last)
         return rest
+
+
+def _refuse_relative_weights(train: Mapping[str, Any], keys: Collection[str], name: str) -> None:
+    for key, block in train.items():
+        if key in keys and isinstance(block, Mapping) and isinstance(block.get("loss_weight"), Mapping):
+            raise OptionError(
+                f"train.{key}.loss_weight: {name} builds this objective, which takes a number; weights are relative in "
+                f"D2SMModel, and in {name.removesuffix(SUFFIX)}{SUFFIX} for objectives that it does not know itself"
+            )
 
 
 def _pair(value: Any) -> Any:

@@ -8,29 +8,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import torch
 from basicsr.utils.registry import LOSS_REGISTRY
-from pydantic import Field
 from torch import Tensor, nn
 
-from d2sm_plugin.blocks import Block
 from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.errors import D2SMError, ForeignError, OptionError
 from d2sm_plugin.losses.accumulation import accumulation_of
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
-from d2sm_plugin.models.weight_schedule import WeightSchedule
+from d2sm_plugin.losses.relative_weight import unmeasured
+from d2sm_plugin.models.objective_weight import REFERENCE, ObjectiveWeight, class_arguments
 from d2sm_plugin.registry import build
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
-
-
-class ObjectiveOptions(Block):
-    """Keys of an objective's block that the model reads itself."""
-
-    takes: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description="batch entries and network outputs that its forward gets, e.g. [restored, gt]"
-    )
-    schedule: list[Any] | None = Field(None, description="pairs [step, factor] between which its weight changes")
-
 
 _KEYWORD, _KEYWORDS = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
 
@@ -59,11 +47,13 @@ class Objectives(nn.Module):
     Args:
         blocks: the ``train`` block; each key that ends in ``_opt`` and is not empty is one objective. Besides the
             arguments of its class, an objective's block may hold ``takes``: the names of the batch entries and network
-            outputs its forward gets (see :func:`default_takes`); and ``schedule``: pairs ``[step, factor]`` between
-            which its weight changes (:class:`WeightSchedule`).
+            outputs its forward gets (see :func:`default_takes`); ``schedule``: pairs ``[step, factor]`` between which
+            its weight changes (:class:`WeightSchedule`); and ``loss_weight`` as a block ``{relative: 0.5}``
+            (:class:`RelativeWeight`), measured by the training steps before.
 
     Attributes:
         step: number of the training step, from 1, that schedules go by.
+        weights: :class:`ObjectiveWeight` by name.
 
     Raises:
         OptionError: when a block cannot be built; the message names the key.
@@ -73,22 +63,21 @@ class Objectives(nn.Module):
         super().__init__()
         self.terms = nn.ModuleDict()
         self.takes: dict[str, tuple[str, ...]] = {}
-        self.schedules: dict[str, WeightSchedule] = {}
+        self.weights = nn.ModuleDict()
         self.step = 1
+        self._said_unmeasured: set[str] = set()
         for key, block in blocks.items():
             if not key.endswith("_opt") or block is None:
                 continue
             name, where = key.removesuffix("_opt"), f"train.{key}"
-            arguments = {k: v for k, v in block.items() if k not in ObjectiveOptions.model_fields}
             try:
-                term = build(LOSS_REGISTRY, arguments, where)
+                term = build(LOSS_REGISTRY, class_arguments(block), where)
             except D2SMError as error:
                 if str(error).startswith(where):
                     raise
                 raise type(error)(f"{where}: {error}") from error
             self.terms[name] = term
-            if block.get("schedule") is not None:
-                self.schedules[name] = WeightSchedule(block["schedule"], f"{where}.schedule")
+            self.weights[name] = ObjectiveWeight(block, where)
             self.takes[name] = tuple(block.get("takes") or default_takes(term))
 
     def compile_extractors(self) -> None:
@@ -107,22 +96,27 @@ class Objectives(nn.Module):
         """Compare the gradients of objectives, which is how their weights are chosen.
 
         Args:
-            norms: of the gradients at the network's output, by objective.
+            norms: of the gradients at the network's output, by objective, without relative weights and their schedules.
             first: point out objectives that do nothing.
 
         Returns:
             ``grad_norm/NAME`` and ``grad_ratio/NAME``, the latter to the pixel objective; and lines for the log with
             their levels.
         """
-        pixel = "pixel" if "pixel" in norms else next(iter(norms), "")
+        pixel = REFERENCE if REFERENCE in norms else next(iter(norms), "")
         values: dict[str, float] = {}
         lines: list[tuple[int, str]] = []
         for name, norm in norms.items():
-            ratio = norm / norms[pixel] if norms[pixel] > 0 else math.inf
-            values |= {f"grad_norm/{name}": norm, f"grad_ratio/{name}": ratio}
+            weighted = norm * self._open_factor(name)
+            ratio = weighted / norms[pixel] if norms[pixel] > 0 else math.inf
+            values |= {f"grad_norm/{name}": weighted, f"grad_ratio/{name}": ratio}
             compared = f"{ratio:.3g} times that of {pixel}"
-            lines.append((logging.INFO, f"Gradient of {name}: norm {norm:.3e} at the output, {compared}."))
-            if first and (norm == 0 or ratio < _NOTHING) and not self._is_filling(name):
+            unweighted = f", {norm:.3e} without its weight" if self._is_relative(name) else ""
+            lines.append(
+                (logging.INFO, f"Gradient of {name}: norm {weighted:.3e} at the output{unweighted}, {compared}.")
+            )
+            nothing = norm == 0 or (ratio < _NOTHING and not self._is_relative(name))
+            if first and nothing and not self._is_filling(name):
                 advice = (
                     "raise its loss_weight, or see that it compares three samples at least and that its features "
                     "differ between images (an extractor without weights?)"
@@ -134,6 +128,53 @@ class Objectives(nn.Module):
         """Tell whether the queue of an objective holds too few samples yet to compare with."""
         term = dict(self.terms).get(name)
         return isinstance(term, D2SMLoss) and term.queue is not None and len(term.queue) < LEAST_SAMPLES
+
+    def to_measure(self) -> list[str]:
+        """Return the objectives whose gradients relative weights need in this step, the reference first, by name."""
+        names = [name for name in self.weights if self._is_relative(name) and self.weights[name].relative.measuring]
+        return [REFERENCE, *names] if names else []
+
+    def measure(self, norms: Mapping[str, float]) -> tuple[dict[str, float], list[tuple[int, str]]]:
+        """Let relative weights take in a step that was made; they change from the next step on.
+
+        Args:
+            norms: of the gradients at the network's output, by objective, without relative weights and their schedules.
+
+        Returns:
+            ``weight/NAME`` as it was in that step; and lines for the log with their levels.
+        """
+        values = {f"weight/{name}": self._open_factor(name) for name in self.weights if self._is_relative(name)}
+        lines: list[tuple[int, str]] = []
+        for name in self.to_measure()[1:]:
+            if name not in norms or REFERENCE not in norms:
+                continue
+            weight, term = self.weights[name].relative, dict(self.terms).get(name)
+            measured = weight.add(norms[name], norms[REFERENCE], settled=not getattr(term, "filling", False))
+            if not measured and name not in self._said_unmeasured and not self._is_filling(name):
+                self._said_unmeasured.add(name)
+                because = unmeasured({one: norms[one] for one in (name, REFERENCE)})
+                lines.append((logging.WARNING, f"train.{name}_opt.loss_weight: {because}; such steps are not counted"))
+            if measured and not weight.measuring:
+                reached = f"{weight.relative:g} times that of {REFERENCE} over {weight.steps} steps"
+                lines.append((logging.INFO, f"Weight of {name}: {weight.value:.4g} from here on; gradient {reached}."))
+        return values, lines
+
+    def weighted(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return losses with the factors that :meth:`forward` leaves out: relative weights and their schedules."""
+        factors = {name: self._open_factor(name) for name in losses}
+        return {name: loss if factors[name] == 1 else factors[name] * loss for name, loss in losses.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Take back a state; weights may have become relative since, or be so no more."""
+        fresh = {key: value for key, value in self.state_dict().items() if key.startswith("weights.")}
+        known = {k: v for k, v in state_dict.items() if k in fresh or not k.startswith("weights.")}
+        return super().load_state_dict({**fresh, **known}, *args, **kwargs)
+
+    def _is_relative(self, name: str) -> bool:
+        return name in self.weights and self.weights[name].relative is not None
+
+    def _open_factor(self, name: str) -> float:
+        return self.weights[name].at(self.step) if self._is_relative(name) else 1.0
 
     def accumulation(self, name: str) -> str:
         """Return how an objective's values of mini-batches make one, see :func:`accumulation_of`."""
@@ -163,6 +204,8 @@ class Objectives(nn.Module):
     def forward(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return each objective's weighted value, by name; those whose schedule says 0 are left out, at no cost.
 
+        Values of objectives with relative weights come without weight and schedule, see :meth:`weighted`.
+
         Args:
             batch: what the dataset gave.
             outputs: what the network returned, by name; they come before batch entries of the same name.
@@ -174,7 +217,7 @@ class Objectives(nn.Module):
         entries = {**batch, **outputs}
         losses: dict[str, Tensor] = {}
         for name, term in self.terms.items():
-            factor = self.schedules[name].at(self.step) if name in self.schedules else 1.0
+            factor = self.weights[name].scheduled(self.step) if name in self.weights else 1.0
             if factor == 0:
                 continue
             missing = [entry for entry in self.takes[name] if entry not in entries]
@@ -187,7 +230,7 @@ class Objectives(nn.Module):
             with foreign_code(where):
                 value = term(*(entries[entry] for entry in self.takes[name]))
             value = _scalar(value, where)
-            losses[name] = value if factor == 1 else factor * value
+            losses[name] = value if factor == 1 or self._is_relative(name) else factor * value
         if not losses and self.terms:
             raise OptionError(
                 f"train: at step {self.step} the schedule of every objective ({', '.join(self.terms)}) gives 0; leave "
@@ -203,20 +246,3 @@ def _scalar(value: object, where: str) -> Tensor:
         kind = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ForeignError(f"{where} returned {kind}; an objective returns a scalar tensor")
     return value.reshape(())
-
-
-def gradient_norms(losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the L2 norm of each objective's gradient with respect to the network's outputs, by name.
-
-    The graph stays usable, so that the training step can go on with the same losses.
-    """
-    leaves = [tensor for tensor in outputs.values() if tensor.requires_grad]
-    norms = {}
-    for name, loss in losses.items():
-        if not loss.requires_grad:
-            norms[name] = loss.new_zeros(())
-            continue
-        gradients = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
-        squares = [g.float().square().sum() for g in gradients if g is not None]
-        norms[name] = torch.stack(squares).sum().sqrt() if squares else loss.new_zeros(())
-    return norms

@@ -13,7 +13,7 @@ from d2sm_plugin.data.dataset_options import PIPELINE_KEYS, LoaderOptions, read_
 from d2sm_plugin.data.host_datasets import host_dataset_options
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.features.build import check_extractor_name
-from d2sm_plugin.models.objectives import ObjectiveOptions
+from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions, class_arguments
 from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.options.host_arguments import is_of_host
@@ -59,7 +59,6 @@ def check_block(
     block: Mapping[str, Any],
     where: str,
     kind: type | None = None,
-    without: frozenset[str] = frozenset(),
 ) -> Any:
     """Check a block ``{"type": NAME, **arguments}`` and the blocks within it; return what it names.
 
@@ -68,7 +67,6 @@ def check_block(
         block: the block.
         where: its path.
         kind: base class of what it must name; None for any.
-        without: keys that somebody else reads.
 
     Raises:
         OptionError: naming the key.
@@ -77,7 +75,7 @@ def check_block(
     target = lookup(registry, named_type(block, where, known), f"{where}.type")
     if kind is not None and not (inspect.isclass(target) and issubclass(target, kind)):
         raise OptionError(f"{where}.type: '{block['type']}' is no {kind.__name__}{suggest(block['type'], known)}")
-    check_values(target, {key: value for key, value in block.items() if key not in without}, where)
+    check_values(target, block, where)
     return target
 
 
@@ -194,7 +192,9 @@ def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
 def _check_objective(key: str, block: Mapping[str, Any], model: type) -> None:
     where = f"train.{key}"
     objective_options = getattr(model, "gan_options", ObjectiveOptions) if key == "gan_opt" else ObjectiveOptions
-    target = check_block(LOSS_REGISTRY, block, where, without=frozenset(objective_options.model_fields))
+    target = check_block(LOSS_REGISTRY, class_arguments(block, objective_options), where)
+    if isinstance(block.get("loss_weight"), Mapping):
+        read_block(RelativeOptions, block["loss_weight"], f"{where}.loss_weight")
     options = read_block(
         objective_options,
         {name: value for name, value in block.items() if name in objective_options.model_fields},

@@ -14,6 +14,7 @@ from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
 from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.models.d2sm_model import D2SMModel
+from d2sm_plugin.models.objective_weight import REFERENCE, class_arguments
 from d2sm_plugin.models.tiles import tile_spans
 from d2sm_plugin.options.data_sets import evaluation_blocks, training_blocks
 from d2sm_plugin.options.trials import try_network, try_objective, try_optimisation
@@ -126,7 +127,9 @@ def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: 
         where = f"train.{key}"
         if key == "gan_opt" and "network_d" not in model.networks_in_options:
             raise OptionError(f"{where}: {model.__name__} has no discriminator; set model_type: GANModel")
-        objective = try_objective(block, where)
+        if isinstance(block.get("loss_weight"), Mapping):
+            _check_reference(options["train"], key)
+        objective = try_objective(class_arguments(block), where)
         least = getattr(objective, "least", None)
         if isinstance(least, int) and crop is not None and crop < least:
             raise OptionError(
@@ -134,6 +137,20 @@ def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: 
             )
         if isinstance(objective, SampledObjective):
             _check_samples(objective, where, crop, joint_batch)
+
+
+def _check_reference(train: Mapping[str, Any], key: str) -> None:
+    """Refuse a relative weight without a pixel objective whose gradient it could be a multiple of."""
+    reference = train.get(f"{REFERENCE}_opt")
+    where = f"train.{key}.loss_weight.relative"
+    if key == f"{REFERENCE}_opt":
+        raise OptionError(f"{where}: weights are relative to {key} itself; set a number here")
+    if reference is None:
+        raise OptionError(
+            f"{where}: it is relative to train.{REFERENCE}_opt, which is missing; add that, or set a number"
+        )
+    if reference.get("loss_weight") == 0:
+        raise OptionError(f"{where}: it is relative to train.{REFERENCE}_opt, whose loss_weight is 0")
 
 
 def _check_samples(loss: SampledObjective, where: str, crop: int | None, joint_batch: int) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from d2sm_plugin.data.dataset_options import LoaderOptions
 from d2sm_plugin.data.host_datasets import TYPED_HOST_DATASETS
-from d2sm_plugin.models.objectives import ObjectiveOptions
+from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions
 from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.options.checks import METRIC_IMAGES
 from d2sm_plugin.options.host_arguments import is_of_host
@@ -126,7 +126,10 @@ def _datasets(phase: str) -> Schema:
 
 def _blocks(kind: str, registry: Any) -> Schema:
     """Return blocks that name a class of a registry, and what each class takes."""
-    shared = {"loss": model_schema(ObjectiveOptions)["properties"], "metric": {"better": {"enum": ["higher", "lower"]}}}
+    shared = {
+        "loss": {**model_schema(ObjectiveOptions)["properties"], "loss_weight": _loss_weight()},
+        "metric": {"better": {"enum": ["higher", "lower"]}},
+    }
     classes = {}
     for name, target in _shipped(registry):
         described = _descriptions(target)
@@ -134,9 +137,18 @@ def _blocks(kind: str, registry: Any) -> Schema:
         classes[name] = {
             argument.name: _argument(argument) | described.get(argument.name, {}) for argument in arguments.values()
         }
+        if kind == "loss":
+            classes[name].pop("loss_weight", None)
         if name == "GANLoss":
             classes[name] |= _of_gan_models()
     return _by_type(classes, shared.get(kind, {}))
+
+
+def _loss_weight() -> Schema:
+    """Return the weight of an objective, which its class or the model reads."""
+    relative = model_schema(RelativeOptions) | {"additionalProperties": False}
+    number = {"type": "number", "minimum": 0}
+    return {"anyOf": [number, relative], "description": "factor on the result, or {relative: 0.5}, which sets itself"}
 
 
 def _of_gan_models() -> Schema:

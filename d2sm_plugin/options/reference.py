@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from d2sm_plugin.data.dataset_options import DatasetOptions, LoaderOptions
 from d2sm_plugin.data.host_datasets import TYPED_HOST_DATASETS
+from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions
 from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.options.reader import known_models
 from d2sm_plugin.options.schema import LoggerOptions, Options, PathOptions, ValOptions
@@ -45,6 +46,8 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Top level", Options),
     ("`path`", PathOptions),
     ("`train`", TrainOptions),
+    ("`train.*_opt`", ObjectiveOptions),
+    ("`train.*_opt.loss_weight`", RelativeOptions),
     ("`val`", ValOptions),
     ("`val.segmentation`", SegmentationOptions),
     ("`logger`", LoggerOptions),

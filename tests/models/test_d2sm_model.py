@@ -10,8 +10,9 @@ from torch import nn
 
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.errors import OptionError, TrainingError
+from d2sm_plugin.losses.relative_weight import gradient_norms
 from d2sm_plugin.models.d2sm_model import D2SMModel
-from d2sm_plugin.models.objectives import Objectives, default_takes, gradient_norms
+from d2sm_plugin.models.objectives import Objectives, default_takes
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.registry import register
 
@@ -85,7 +86,7 @@ def test_gradient_norms_match_the_analytic_ones():
     x = torch.ones(4, requires_grad=True)
     out = {"restored": x * 2}
     norms = gradient_norms(
-        {"mean": out["restored"].mean(), "sum": 3 * out["restored"].sum(), "none": torch.ones(())}, out
+        {"mean": out["restored"].mean(), "sum": 3 * out["restored"].sum(), "none": torch.ones(())}, out.values()
     )
     assert {k: round(v.item(), 6) for k, v in norms.items()} == {"mean": 0.5, "sum": 6.0, "none": 0.0}
 

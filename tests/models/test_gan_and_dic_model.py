@@ -99,6 +99,24 @@ def test_a_step_equals_updating_one_network_after_the_other():
     assert "grad_norm/gan" in log and "grad_norm/d_real" not in log
 
 
+def test_the_weight_of_the_discriminators_part_may_be_relative():
+    """The adversarial gradient at the output is then half that of L1, in the steps in which the generator trains."""
+    gan = {**GAN, "loss_weight": {"relative": 0.5, "steps": 1}}
+    slow = {"type": "Adam", "lr": 1e-7}
+    model = model_of(gan_opt=gan, net_d_init_iters=1, optim_g=slow, optim_d=slow)
+    model.opt["logger"]["grad_norm_freq"] = 1
+    logs = []
+    for step in (1, 2, 3):
+        model.train_step([batch()], step)
+        logs.append(model.get_current_log())
+    assert "grad_ratio/gan" not in logs[0]
+    assert logs[1]["grad_ratio/gan"] == logs[1]["l_gan"] == 0
+    assert logs[2]["grad_ratio/gan"] == pytest.approx(0.5, rel=1e-3)
+    again = model_of(gan_opt=gan)
+    again.load_training_state({**model.training_state(), "iter": 3})
+    assert again.objectives.weights["gan"].at(4) == model.objectives.weights["gan"].at(4) > 0
+
+
 def test_the_generator_rests_at_first_and_in_between():
     model = model_of(net_d_init_iters=2, net_d_iters=2)
     changes = []

@@ -11,7 +11,13 @@ STEPS = 6
 
 
 def run(photographs, root, processes: int):
-    options = tiny_options(photographs, root, total_iter=STEPS, d2sm_opt=D2SM, optim_g={"type": "SGD", "lr": 0.05})
+    relative = {"loss_weight": {"relative": 0.5, "steps": 3}}
+    objectives = {
+        "d2sm_opt": D2SM,
+        "weighed_d2sm_opt": {**D2SM, **relative},
+        "weighed_opt": {"type": "MSELoss", "reduction": "sum", **relative},
+    }
+    options = tiny_options(photographs, root, total_iter=STEPS, optim_g={"type": "SGD", "lr": 0.05}, **objectives)
     options["datasets"]["train"]["batch_size_per_gpu"] = 4 // processes
     options["logger"] |= {"save_checkpoint_freq": 3, "print_freq": 1}
     path = write_options(options, root / "a.yml")
@@ -39,8 +45,11 @@ def test_two_ranks_of_half_the_batch_equal_one_process(photographs, tmp_path):
     assert len(two_state["random"]) == 2
     assert [row["images"] for row in two_metrics] == ["6"]
     assert abs(float(one_metrics[0]["value"]) - float(two_metrics[0]["value"])) < 1e-3
-    for value, other in zip(logged(one_output, "l_d2sm"), logged(two_output, "l_d2sm"), strict=True):
-        assert abs(value - other) <= 2e-3 * abs(value) + 1e-7
+    for name in ("l_d2sm", "weight/weighed_d2sm", "weight/weighed"):
+        values = logged(one_output, name)
+        assert len(values) == STEPS
+        for value, other in zip(values, logged(two_output, name), strict=True):
+            assert abs(value - other) <= 2e-3 * abs(value) + 1e-7
 
 
 def logged(output: str, name: str) -> list[float]:

@@ -92,7 +92,7 @@ def train(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setitem(host_logger.initialized_logger, "basicsr", True)  # no handlers that outlive the test
         basicsr.train.train_pipeline(str(tmp_path))
-        return [{key: value for key, value in log.items() if key.startswith("l_")} for log in logs]
+        return [{key: value for key, value in log.items() if key.startswith(("l_", "weight/"))} for log in logs]
 
     return run
 
@@ -185,6 +185,25 @@ def test_a_host_model_with_every_objective(train, pairs, tmp_path):
     assert [set(log) for log in logs] == [{"l_pix", "l_d2sm"}]  # the schedule goes on
     after = torch.load(tmp_path / "experiments/tiny/training_states/2.state", weights_only=True)["schedulers"][-1]
     assert equal(after["objectives"], middle["objectives"])
+
+
+def test_relative_weights_in_a_host_model(train, pairs, tmp_path):
+    options = host_options(pairs, "SRModelWithObjectives")
+    options["train"]["d2sm_opt"] = {**D2SM, "loss_weight": {"relative": 0.5, "steps": 2}}
+    weights = [log["weight/d2sm"] for log in train(options)]
+    assert weights[0] == 0 < weights[1]
+    kept = state_of(tmp_path)["schedulers"][-1]["objectives"]
+    assert kept["weights.d2sm.relative.count"] > 0
+    (tmp_path / "experiments/tiny/training_states/4.state").unlink()
+    assert train(options, "--auto_resume")[0]["weight/d2sm"] == weights[2]  # then the host draws other crops
+
+    options["train"]["perceptual_opt"] = options["train"]["d2sm_opt"]
+    with pytest.raises(OptionError, match=r"perceptual_opt\.loss_weight: SRModelWithObjectives builds this objective"):
+        train(options)
+    options = host_options(pairs, name="other")
+    options["train"]["perceptual_opt"] = {**D2SM, "loss_weight": {"relative": 0.5}}
+    with pytest.raises(OptionError, match=r"perceptual_opt\.loss_weight: SRModel builds this.* SRModelWithObjectives"):
+        train(options)
 
 
 def test_objectives_beside_a_perceptual_pair_are_logged_each(train, pairs):

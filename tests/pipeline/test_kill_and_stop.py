@@ -24,7 +24,8 @@ def uninterrupted(photographs, tmp_path_factory):
 
 
 def long_options(photographs, root):
-    options = tiny_options(photographs, root, total_iter=STEPS, d2sm_opt=D2SM, ema_decay=0.9)
+    weighed = {"type": "MSELoss", "reduction": "sum", "loss_weight": {"relative": 0.5, "steps": 20}}
+    options = tiny_options(photographs, root, total_iter=STEPS, d2sm_opt=D2SM, weighed_opt=weighed, ema_decay=0.9)
     options["logger"] |= {"save_checkpoint_freq": 5, "keep_checkpoints": 2, "print_freq": 1}
     options["datasets"]["train"]["num_worker_per_gpu"] = 1
     return options

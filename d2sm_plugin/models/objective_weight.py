@@ -1,0 +1,73 @@
+"""The weight of an objective in a training: a schedule, a multiple of the pixel objective's gradient, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from d2sm_plugin.blocks import Block
+from d2sm_plugin.losses.relative_weight import RelativeWeight
+from d2sm_plugin.models.weight_schedule import WeightSchedule
+
+#: The objective that relative weights refer to.
+REFERENCE = "pixel"
+
+
+class ObjectiveOptions(Block):
+    """Keys of an objective's block that the model reads itself."""
+
+    takes: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="batch entries and network outputs that its forward gets, e.g. [restored, gt]"
+    )
+    schedule: list[Any] | None = Field(None, description="pairs [step, factor] between which its weight changes")
+
+
+class RelativeOptions(Block):
+    """``loss_weight: {relative: 0.5}``: a weight that sets itself."""
+
+    relative: float = Field(
+        gt=0, description="its gradient at the network's output is to be so many times that of the pixel objective"
+    )
+    steps: PositiveInt = Field(50, description="first steps that are measured; then the weight stays as it is")
+    follow: bool = Field(False, description="measure every step; the weight follows the last `steps` steps, about")
+
+
+def class_arguments(block: Mapping[str, Any], keys: type[ObjectiveOptions] = ObjectiveOptions) -> dict[str, Any]:
+    """Return what of an objective's block its class gets, ``type`` included: a ``loss_weight`` only if it is a number.
+
+    Args:
+        block: of the option file.
+        keys: those that the model reads itself.
+    """
+    relative = isinstance(block.get("loss_weight"), Mapping)
+    return {k: v for k, v in block.items() if k not in keys.model_fields and not (relative and k == "loss_weight")}
+
+
+class ObjectiveWeight(nn.Module):
+    """Factor on an objective: that of its ``schedule``, times the relative weight if its ``loss_weight`` is a block.
+
+    Args:
+        block: of the option file, already checked.
+        where: path of the block, for messages.
+
+    Attributes:
+        schedule: or None.
+        relative: or None.
+    """
+
+    def __init__(self, block: Mapping[str, Any], where: str) -> None:
+        super().__init__()
+        points, weight = block.get("schedule"), block.get("loss_weight")
+        self.schedule = WeightSchedule(points, f"{where}.schedule") if points is not None else None
+        self.relative = RelativeWeight(**weight) if isinstance(weight, Mapping) else None
+
+    def scheduled(self, step: int) -> float:
+        """Return the factor of the schedule alone at a step of the training."""
+        return 1.0 if self.schedule is None else self.schedule.at(step)
+
+    def at(self, step: int) -> float:
+        """Return the whole factor at a step; 0 as long as a relative weight has not been measured."""
+        return self.scheduled(step) * (1.0 if self.relative is None else self.relative.value)
