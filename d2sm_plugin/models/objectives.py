@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn

@@ -12,6 +12,7 @@ from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline.build import build_model
 from d2sm_plugin.pipeline.distributed import on_first_rank, start_processes, stop_processes
 from d2sm_plugin.pipeline.experiment import Folder, versions
+from d2sm_plugin.pipeline.image_records import RECORDS, write_records
 from d2sm_plugin.pipeline.loaders import build_evaluation_loaders
 from d2sm_plugin.pipeline.metrics_file import MetricsFile
 from d2sm_plugin.pipeline.report import result_table
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[int, dict[str, float]]]:
-    """Restore every image of every test set, measure, and write pictures, a table and ``metrics.csv``.
+    """Restore every image of every test set, measure, and write pictures, a table and two CSV files.
 
     Args:
         options: validated options with the entries of :func:`start_processes`.
@@ -69,9 +70,10 @@ def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[in
             results = evaluator.run(model, 0)
             assert results is not None  # nobody asks it to stop
             on_first_rank(lambda: MetricsFile(folder.metrics_file).add(0, results))
+            on_first_rank(lambda: write_records(folder.path / RECORDS, evaluator.by_image, evaluator.class_names))
         except Exception as error:
             log_traceback(error)
             raise
         logger.info("Results:\n" + result_table(results))
-        logger.info(f"Pictures and metrics.csv: {folder.path}")
+        logger.info(f"Pictures, metrics.csv and by_image.csv: {folder.path}")
     return dict(results)

@@ -16,6 +16,7 @@ from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import check_numbers, to_uint8
 from d2sm_plugin.pipeline.distributed import gather_objects, world
+from d2sm_plugin.pipeline.image_records import ImageRecord
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.registry import METRIC_REGISTRY, lookup
@@ -117,6 +118,8 @@ class Evaluator:
         self.metrics = {name: ImageMetric(block, f"val.metrics.{name}") for name, block in self.val["metrics"].items()}
         block = self.val["segmentation"]
         self.segmentation = SegmentationScorer(block, device) if block is not None else None
+        #: name of the set -> what was measured of each image, on every rank
+        self.by_image: dict[str, list[ImageRecord]] = {}
 
     @overload
     def run(self, model: Restores, iteration: int) -> Results: ...
@@ -143,6 +146,11 @@ class Evaluator:
                 return None
             results[name] = result
         return results
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Classes whose pixels are counted; none without ``val.segmentation``."""
+        return self.segmentation.classes.names if self.segmentation is not None else ()
 
     def try_metrics(self) -> None:
         """Measure the first image of every set against itself, so that a metric that cannot fails before a training.
@@ -182,7 +190,7 @@ class Evaluator:
                         if self.pictures is not None and len(rows) <= shown:
                             self._write(images, name, key, iteration)
                         bar.update()
-        return self._mean(rows)
+        return self._mean(name, rows)
 
     def _run_batch(
         self, model: Restores, name: str, batch: Mapping[str, Any]
@@ -209,14 +217,16 @@ class Evaluator:
                 values[f"{name}_input"] = metric(images["input"], images.get("clean"), key)
         return values
 
-    def _mean(self, rows: list[tuple[str, dict[str, float]]]) -> tuple[int, dict[str, float]]:
+    def _mean(self, set_name: str, rows: list[tuple[str, dict[str, float]]]) -> tuple[int, dict[str, float]]:
         """Average over all ranks' images, in the order of their keys so that the sum is the same for any sharing."""
-        joint = sorted((row for share in gather_objects(rows) for row in share), key=lambda row: row[0])
-        names = joint[0][1] if joint else {}
-        means = {name: float(np.mean([values[name] for _, values in joint])) for name in names}
-        if self.segmentation is not None:
-            means |= self.segmentation.finish()
-        return len(joint), means
+        scores = self.segmentation.finish() if self.segmentation is not None else {}
+        counts = self.segmentation.by_image if self.segmentation is not None else {}
+        own = [ImageRecord(key, values, counts.get(key)) for key, values in rows]
+        joint = sorted((row for share in gather_objects(own) for row in share), key=lambda row: row.key)
+        self.by_image[set_name] = joint
+        names = joint[0].values if joint else {}
+        means = {name: float(np.mean([row.values[name] for row in joint])) for name in names}
+        return len(joint), means | scores
 
     def _write(self, images: dict[str, np.ndarray], set_name: str, key: str, iteration: int) -> None:
         assert self.pictures is not None  # checked by the caller

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from d2sm_plugin.errors import DataError, ShapeError
@@ -56,12 +57,15 @@ class ConfusionMatrix:
         """Set all counts to zero."""
         self.counts.zero_()
 
-    def update(self, prediction: Tensor, label: Tensor) -> None:
+    def update(self, prediction: Tensor, label: Tensor) -> Tensor:
         """Count pixels.
 
         Args:
             prediction: classes 0 to C-1, integers of any shape.
             label: same shape; classes, or ignored values.
+
+        Returns:
+            The counts of these pixels alone, (C, C) int64.
 
         Raises:
             ShapeError: when the shapes differ or the prediction is outside the classes.
@@ -70,7 +74,7 @@ class ConfusionMatrix:
         if prediction.shape != label.shape:
             raise ShapeError(f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in shape")
         if not prediction.numel():
-            return
+            return torch.zeros_like(self.counts)
         low, high = (int(value) for value in prediction.aminmax())
         if low < 0 or high >= self.num_classes:
             raise ShapeError(f"predictions {low} to {high} are outside the {self.num_classes} classes")
@@ -86,6 +90,7 @@ class ConfusionMatrix:
                 f"label values {', '.join(map(str, outside))} are outside the {classes} classes and not ignored"
             )
         self.counts += table[:classes]
+        return table[:classes]
 
     def only_class(self) -> int | None:
         """Return the class of all labelled pixels, None where there are several classes or no labels."""
@@ -126,6 +131,13 @@ class ConfusionMatrix:
             iou=dict(zip(names, iou.tolist(), strict=True)),
             acc=dict(zip(names, acc.tolist(), strict=True)),
         )
+
+
+def class_counts(counts: Tensor) -> NDArray[np.int64]:
+    """Return what IoU is made of, (2, C): pixels of intersection and of union of every class in counts (C, C)."""
+    table = counts.cpu().numpy()
+    right = np.diag(table)
+    return np.stack([right, table.sum(0) + table.sum(1) - right])
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from d2sm_plugin.data.image_store import ImageStore
 from d2sm_plugin.errors import DataError
 from d2sm_plugin.seg.classes import ClassSet
-from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores
+from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores, class_counts
 from d2sm_plugin.seg.label_values import AS_STORED
 from d2sm_plugin.seg.segmentor import Segmentor
 
@@ -26,11 +26,13 @@ class Segmented(NamedTuple):
         key: of the image.
         image: (3, H, W) as it was added.
         classes: (H, W) int64.
+        counts: pixels of intersection and of union by class, (2, C).
     """
 
     key: str
     image: Tensor
     classes: Tensor
+    counts: NDArray[np.int64]
 
 
 class ScoredSet:
@@ -89,12 +91,14 @@ class ScoredSet:
             return []
         waiting, self._waiting = self._waiting, []
         predictions = self.segmentor.predict(torch.stack([image for _, image, _ in waiting]))
-        for (key, _, label), prediction in zip(waiting, predictions, strict=True):
+        segmented = []
+        for (key, image, label), prediction in zip(waiting, predictions, strict=True):
             try:
-                self.matrix.update(prediction, label.to(prediction.device))
+                counts = self.matrix.update(prediction, label.to(prediction.device))
             except DataError as error:
                 raise DataError(f"{self.describe(key)}: {error}; expected the classes '{self.classes.name}'") from None
-        return [Segmented(key, image, classes) for (key, image, _), classes in zip(waiting, predictions, strict=True)]
+            segmented.append(Segmented(key, image, prediction, class_counts(counts)))
+        return segmented
 
     def scores(self) -> SegScores:
         """Return the scores of the images of all processes, each of which must call it; :meth:`flush` comes first.

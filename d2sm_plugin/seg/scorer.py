@@ -88,6 +88,8 @@ class SegmentationScorer:
         )
         self._seen: set[str] = set()
         self._latest: dict[str, Segmented] = {}
+        #: image of this process -> pixels of intersection and of union by class, (2, C)
+        self.by_image: dict[str, NDArray[np.int64]] = {}
 
     def add(self, keys: Sequence[str], restored: Tensor) -> None:
         """Add restored images. They are clipped and rounded to 8 bit first, as in saved files.
@@ -141,6 +143,7 @@ class SegmentationScorer:
         return {"mIoU": scores.miou, "aAcc": scores.aacc, "mAcc": scores.macc, **by_class}
 
     def _keep(self, segmented: Sequence[Segmented]) -> None:
-        """Keep the images that were segmented last at hand for overlays."""
+        """Keep the counts of images, and those that were segmented last at hand for overlays."""
         if segmented:
             self._latest = {image.key: image for image in segmented}
+            self.by_image |= {image.key: image.counts for image in segmented}

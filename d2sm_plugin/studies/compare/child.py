@@ -1,6 +1,7 @@
 """One job of a suite in a process of its own: ``python -m d2sm_plugin.studies.compare.child FOLDER KIND TEST``.
 
-Each part that is complete leaves a file in the job's folder, written whole: ``trained.json``, then ``test-*.json``.
+Each part that is complete leaves a file in the job's folder, written whole: ``trained.json``, then ``test-*.csv``
+(what was measured of each image) and ``test-*.json``.
 What is there is not done again; a training that was broken off continues from its newest checkpoint.
 """
 
@@ -17,12 +18,13 @@ from filelock import FileLock, Timeout
 
 from d2sm_plugin.arguments import Parser
 from d2sm_plugin.cli import run_tool
-from d2sm_plugin.files import write_json
+from d2sm_plugin.files import link_whole, write_json
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
 from d2sm_plugin.pipeline.distributed import start_processes
 from d2sm_plugin.pipeline.experiment import versions
+from d2sm_plugin.pipeline.image_records import RECORDS
 from d2sm_plugin.pipeline.testing import run_test
 from d2sm_plugin.studies.compare.jobs import LOCK, TRAIN_FILE, TRAINED
 from d2sm_plugin.studies.compare.references import measure_references
@@ -58,7 +60,12 @@ def _work(folder: Path, kind: str, test: str, launcher: str) -> int:
         begun = time.time()
         options = read_options(folder / f"{test}.yml", is_train=False)
         options |= start_processes("none", options["num_gpu"])
-        measured = measure_references(options) if kind == "reference" else _test(options, folder / f"{test}.yml")
+        if kind == "reference":
+            measured = measure_references(options, folder / f"{test}.csv")
+        else:
+            measured = _test(options, folder / f"{test}.yml")
+            results = Path(options["path"]["results_root"]) / options["name"] / RECORDS
+            link_whole(results, folder / f"{test}.csv")
         write_json(result, {"sets": measured, "seconds": round(time.time() - begun, 1)})
     return 0
 

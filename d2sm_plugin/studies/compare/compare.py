@@ -14,9 +14,12 @@ from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import DataError, OptionError, suggest
 from d2sm_plugin.studies.compare.cost import cost_lock, measure_cost, read_cost
 from d2sm_plugin.studies.compare.definitions import check_definitions, record_definitions
+from d2sm_plugin.studies.compare.intervals import compare_pairs
 from d2sm_plugin.studies.compare.jobs import SuiteRun, check_options, make_jobs, training_options
+from d2sm_plugin.studies.compare.power import power_table
 from d2sm_plugin.studies.compare.report import report_lock, write_report
 from d2sm_plugin.studies.compare.runner import Outcome, Runner
+from d2sm_plugin.studies.compare.scores import columns_of
 from d2sm_plugin.studies.compare.suite import Suite, read_suite
 
 FAILED, INTERRUPTED = 1, 130
@@ -35,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise DataError(f"{args.suite}: {missing[0]}: no such file or folder{more}")
+        return 0
+    if args.power:
+        print(power_table(compare_pairs(suite, jobs, columns_of(suite))))  # noqa: T201
         return 0
     report = args.out / suite.name
     if not args.rerun:
@@ -114,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
         help="list the runs and how far each is, check options and files, and do nothing",
     )
     parser.add_argument("--report-only", action="store_true", help="write the report of what is finished so far")
+    parser.add_argument(
+        "--power",
+        action="store_true",
+        help="say how large a difference the finished runs can tell, and more frames or seeds could",
+    )
     parser.add_argument(
         "--cost-only", action="store_true", help="measure time and memory of a training step, and report"
     )

@@ -77,6 +77,11 @@ class SuiteRun:
         return self.folder / f"{self.test_name}.json"
 
     @property
+    def records(self) -> Path:
+        """File of what the test measured of each image."""
+        return self.folder / f"{self.test_name}.csv"
+
+    @property
     def weights(self) -> str | Path:
         """The trained network, or the one that is tested as it is: a path or a URL."""
         if self.train is None:

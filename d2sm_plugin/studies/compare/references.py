@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from d2sm_plugin.pipeline.image_records import ImageRecord, write_records
 from d2sm_plugin.pipeline.loaders import build_evaluation_loaders
 from d2sm_plugin.pipeline.validation import Evaluator
 
@@ -34,11 +36,12 @@ class PassThrough:
         return [{} for _ in restored]
 
 
-def measure_references(options: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def measure_references(options: Mapping[str, Any], records: Path) -> dict[str, dict[str, float]]:
     """Measure degraded and clean images of every test set.
 
     Args:
         options: validated options of a test, with the entries of ``start_processes``.
+        records: file for what was measured of each image; the clean ones' sets are called ``clean/SET``.
 
     Returns:
         Name of the set -> metric -> mean for the degraded images, and ``clean/METRIC`` of the segmentation alone for
@@ -50,12 +53,19 @@ def measure_references(options: Mapping[str, Any]) -> dict[str, dict[str, float]
     references: dict[str, dict[str, float]] = {name: {} for name in loaders}
     quiet = {**options["val"], "save_img": False, "measure_input": False}
     plain = {**options, "val": quiet}
+    by_image: dict[str, list[ImageRecord]] = {}
+    classes: Sequence[str] = ()
     if options["scale"] == 1:
         evaluator = Evaluator(plain, loaders, None, True, device)
         for name, (_, metrics) in evaluator.run(PassThrough("lq"), 0).items():
             references[name] |= metrics
+        by_image |= evaluator.by_image
+        classes = evaluator.class_names
     if options["val"]["segmentation"] is not None:
         evaluator = Evaluator({**plain, "val": {**quiet, "metrics": {}}}, loaders, None, True, device)
         for name, (_, metrics) in evaluator.run(PassThrough("gt"), 0).items():
             references[name] |= {f"{CLEAN_PREFIX}{metric}": value for metric, value in metrics.items()}
+        by_image |= {f"{CLEAN_PREFIX}{name}": rows for name, rows in evaluator.by_image.items()}
+        classes = evaluator.class_names
+    write_records(records, by_image, classes)
     return references

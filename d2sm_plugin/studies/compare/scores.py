@@ -66,7 +66,7 @@ class Scores:
                 self._take(job)
                 if job.train is not None:
                     self.versions.setdefault(job.versions(), {}).setdefault(job.row, []).append(job.seed)
-        self.columns = _columns(suite)
+        self.columns = columns_of(suite)
 
     def _take(self, job: SuiteRun) -> None:
         if job.kind != "reference":
@@ -139,7 +139,8 @@ def summarise(values: Sequence[float]) -> Summary | None:
     return Summary(statistics.fmean(values), deviation, len(values))
 
 
-def _columns(suite: Suite) -> list[Column]:
+def columns_of(suite: Suite) -> list[Column]:
+    """Return the columns of a suite's table: every test set with every metric."""
     datasets = {key: {"name": key, **block} for key, block in suite.test.datasets.items()}
     metrics = list(suite.test.val.get("metrics") or {})
     if suite.test.val.get("segmentation") is not None:

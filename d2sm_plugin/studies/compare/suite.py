@@ -67,6 +67,14 @@ class Cost(Block):
         return self
 
 
+class Intervals(Block):
+    """Intervals of differences, over seeds and blocks of neighbouring frames."""
+
+    block: PositiveInt = Field(10, description="neighbouring frames of a block; 1 for images of unlike scenes")
+    resamples: PositiveInt = Field(2000, description="draws of the bootstrap")
+    seed: NonNegativeInt = Field(0, description="of the draws")
+
+
 class Suite(Block):
     """The whole suite file."""
 
@@ -85,6 +93,7 @@ class Suite(Block):
     columns: list[str] | None = Field(None, description="metrics of the table; none: val.metrics, and mIoU if measured")
     grid: Grid = Field(default_factory=Grid)
     cost: Cost = Field(default_factory=Cost)
+    intervals: Intervals = Field(default_factory=Intervals)
 
     @model_validator(mode="after")
     def _names_fit(self) -> Suite:

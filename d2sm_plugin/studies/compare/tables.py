@@ -6,27 +6,33 @@ import math
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tabulate import tabulate
 
 from d2sm_plugin.files import write_csv, write_whole
+from d2sm_plugin.studies.bootstrap import Difference
 from d2sm_plugin.studies.compare.scores import Column, Scores, Summary
+from d2sm_plugin.studies.compare.suite import Suite
 
 _TITLES = {"psnr": "PSNR [dB]", "ssim": "SSIM", "mIoU": "MIoU [%]", "nrmse": "NRMSE"}
 _DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4}
 _DEFAULT_DIGITS = 2
 _NOTHING = "-"
 Cost = Mapping[str, Mapping[str, float]]
+Intervals = Mapping[tuple[str, Column], Difference]
+NO_INTERVALS: Intervals = MappingProxyType({})
 
 
-def write_tables(scores: Scores, cost: Cost, folder: Path) -> str:
+def write_tables(scores: Scores, cost: Cost, folder: Path, intervals: Intervals = NO_INTERVALS) -> str:
     """Write ``table.md``, ``table.csv`` (every value) and ``table_mean.csv`` into a folder.
 
     Args:
         scores: of the suite.
         cost: variant -> ratios to the baseline, ``time`` and ``memory``; empty where not measured.
         folder: the report's.
+        intervals: (variant, column) -> difference from the baseline over seeds and scenes, where it is known.
 
     Returns:
         The Markdown.
@@ -34,7 +40,7 @@ def write_tables(scores: Scores, cost: Cost, folder: Path) -> str:
     Raises:
         DataError: when a file cannot be written.
     """
-    text = markdown(scores, cost)
+    text = markdown(scores, cost, intervals)
     write_whole(folder / "table.md", text)
     write_csv(folder / "table.csv", ("variant", "seed", "set", "sigma", "metric", "value"), _long(scores))
     header = ("variant", "set", "sigma", "metric", "seeds", "mean", "sd", "rank", "difference", "difference_sd")
@@ -42,7 +48,7 @@ def write_tables(scores: Scores, cost: Cost, folder: Path) -> str:
     return text
 
 
-def markdown(scores: Scores, cost: Cost) -> str:
+def markdown(scores: Scores, cost: Cost, intervals: Intervals = NO_INTERVALS) -> str:
     """Return the tables of means and of differences from the baseline, with what is missing named below."""
     suite = scores.suite
     caption = f"Mean ± sample deviation over seeds; (rank) of the difference from {suite.baseline} at equal seeds."
@@ -51,9 +57,13 @@ def markdown(scores: Scores, cost: Cost) -> str:
     parts.append(_table(scores, "seeds", seeds, lambda row, column: _mean_cell(scores, row, column), cost))
     variants = [variant for variant in suite.variants if variant != suite.baseline]
     if variants and scores.values.get(suite.baseline):
-        parts.append(f"Difference from {suite.baseline}, of runs with equal seeds: mean ± sample deviation.")
+        parts.append(f"Difference from {suite.baseline}, of runs with equal seeds: {_meaning(suite, intervals)}.")
         pairs = {row: _pairs(scores, row) for row in variants}
-        parts.append(_table(scores, "pairs", pairs, lambda row, column: _difference_cell(scores, row, column), {}))
+
+        def cell(row: str, column: Column) -> str:
+            return _difference_cell(scores, row, column, intervals.get((row, column)))
+
+        parts.append(_table(scores, "pairs", pairs, cell, {}))
     parts += _remarks(scores, cost)
     return "\n\n".join(parts) + "\n"
 
@@ -119,7 +129,20 @@ def _mean_cell(scores: Scores, row: str, column: Column) -> str:
     return f"**{text}** (1)" if rank == 1 else f"{text} ({rank})"
 
 
-def _difference_cell(scores: Scores, row: str, column: Column) -> str:
+def _meaning(suite: Suite, intervals: Intervals) -> str:
+    if not intervals:
+        return "mean ± sample deviation"
+    frames, blocks = (sorted({getattr(one, name) for one in intervals.values()}) for name in ("frames", "blocks"))
+    return (
+        f"mean [95 % interval over seeds and scenes: {' or '.join(map(str, frames))} frames in "
+        f"{' or '.join(map(str, blocks))} blocks]; of one seed it holds for scenes alone"
+    )
+
+
+def _difference_cell(scores: Scores, row: str, column: Column, interval: Difference | None) -> str:
+    if interval is not None and interval.low is not None and interval.high is not None:
+        value, low, high = (shown(v, column.metric, signed=True) for v in (interval.value, interval.low, interval.high))
+        return f"{value} [{low}, {high}]"
     difference = scores.difference(row, column)
     return "" if difference is None else _with_deviation(difference, column.metric, signed=True)
 

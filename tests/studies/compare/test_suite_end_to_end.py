@@ -57,6 +57,19 @@ def test_failing_variant_is_reported_and_the_others_go_on(finished):
     assert "Failed: broken, seed 0." in table
 
 
+def test_intervals_come_from_the_images_of_the_tests(finished):
+    _, out, *_ = finished
+    with (out / "tiny" / "intervals.csv").open(newline="") as file:
+        rows = {(row["variant"], row["sigma"]): row for row in csv.DictReader(file)}
+    assert set(rows) == {("L1 twice", "25"), ("L1 twice", "50")}
+    row = rows["L1 twice", "50"]
+    with (out / "tiny" / "table_mean.csv").open(newline="") as file:
+        [mean] = [r for r in csv.DictReader(file) if (r["variant"], r["sigma"]) == ("L1 twice", "50")]
+    assert float(row["difference"]) == pytest.approx(float(mean["difference"]), abs=1e-9)
+    assert (row["seeds"], row["frames"]) == ("2", "2")
+    assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+
+
 def test_tables_hold_what_the_tests_measured(finished):
     path, out, *_ = finished
     with (out / "tiny" / "table.csv").open(newline="") as file:

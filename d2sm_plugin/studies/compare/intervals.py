@@ -1,0 +1,128 @@
+"""Differences from a suite's baseline with intervals over seeds and scenes, from what was measured of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_csv
+from d2sm_plugin.pipeline.image_records import ImageRecord, read_records
+from d2sm_plugin.studies.bootstrap import Array, Difference, PairedTotals, blocks_of, mean_value, miou_value
+from d2sm_plugin.studies.compare.jobs import SuiteRun
+from d2sm_plugin.studies.compare.references import CLEAN_PREFIX
+from d2sm_plugin.studies.compare.scores import Column
+from d2sm_plugin.studies.compare.suite import Suite
+
+_MIOU = "mIoU"
+Records = Mapping[str, Sequence[ImageRecord]]
+
+
+class Comparison(NamedTuple):
+    """One variant against the baseline in one column.
+
+    Attributes:
+        variant: name of the row.
+        column: test set and metric.
+        totals: of the seeds and frames that both have.
+        blocks: first and last frame of each block.
+    """
+
+    variant: str
+    column: Column
+    totals: PairedTotals
+    blocks: list[tuple[str, str]]
+
+
+def compare_pairs(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Column]) -> list[Comparison]:
+    """Return every variant against the baseline in every column, as far as both have records of their images.
+
+    Args:
+        suite: the suite.
+        jobs: all of it.
+        columns: of the table; IoU of single classes has none.
+
+    Raises:
+        DataError: when records cannot be read, or runs of one test differ in their frames.
+    """
+    records = {
+        (job.row, job.seed): read_records(job.records) for job in jobs if job.finished() and job.records.is_file()
+    }
+    clean = next((records[job.row, None] for job in jobs if job.kind == "reference" and (job.row, None) in records), {})
+    found = []
+    for variant in suite.variants:
+        seeds = [seed for row, seed in records if row == variant and (suite.baseline, seed) in records]
+        if variant == suite.baseline or not seeds:
+            continue
+        runs, bases = ([records[row, seed] for seed in seeds] for row in (variant, suite.baseline))
+        found += [
+            one for column in columns if (one := _compare(suite, variant, column, runs, bases, clean)) is not None
+        ]
+    return found
+
+
+def _compare(
+    suite: Suite, variant: str, column: Column, runs: Sequence[Records], bases: Sequence[Records], clean: Records
+) -> Comparison | None:
+    sets = [one.get(column.test_set, ()) for one in (*runs, *bases)]
+    keys = [[row.key for row in rows] for rows in sets]
+    if any(other != keys[0] for other in keys):
+        raise DataError(
+            f"'{variant}' and '{suite.baseline}': their runs were tested on other frames of '{column.test_set}'; "
+            f"remove the files test-* of their runs, and they are tested again"
+        )
+    totals = [_totals(rows, column.metric) for rows in sets]
+    if not keys[0] or any(one is None for one in totals):
+        return None
+    rows = clean.get(f"{CLEAN_PREFIX}{column.test_set}", ()) if column.metric == _MIOU else ()
+    places = blocks_of(keys[0], suite.intervals.block)
+    paired = PairedTotals(
+        np.stack(totals[: len(runs)]),
+        np.stack(totals[len(runs) :]),
+        places,
+        miou_value if column.metric == _MIOU else mean_value,
+        suite.intervals.resamples,
+        suite.intervals.seed,
+        _totals(rows, _MIOU) if [row.key for row in rows] == keys[0] else None,
+    )
+    return Comparison(variant, column, paired, [(keys[0][part[0]], keys[0][part[-1]]) for part in places])
+
+
+def _totals(rows: Sequence[ImageRecord], metric: str) -> Array | None:
+    """Totals that the metric of a set is made of, (F, K); None where it was not measured of each image."""
+    if metric == _MIOU:
+        counts = [row.counts for row in rows if row.counts is not None]
+        return (
+            np.stack(counts).reshape(len(rows), -1).astype(np.float64) if counts and len(counts) == len(rows) else None
+        )
+    values = [row.values.get(metric, np.nan) for row in rows]
+    return np.stack([values, np.ones(len(values))], -1) if values and np.isfinite(values).all() else None
+
+
+def write_intervals(comparisons: Sequence[Comparison], folder: Path) -> dict[tuple[str, Column], Difference]:
+    """Write ``intervals.csv`` (differences and shares of the gap) and ``blocks.csv`` (the difference in each block).
+
+    Returns:
+        (variant, column) -> its difference.
+
+    Raises:
+        DataError: when a file cannot be written.
+    """
+    found = {(one.variant, one.column): one.totals.difference() for one in comparisons}
+    lines, blocks = [], []
+    for one in comparisons:
+        place = [one.variant, one.column.test_set, one.column.sigma, one.column.metric]
+        share: tuple[Any, ...] = (None,) * 3 if one.totals.clean is None else one.totals.gap_share()
+        lines.append([*place, *found[one.variant, one.column], *share])
+        blocks += [[*place, *ends, float(value)] for ends, value in zip(one.blocks, one.totals.by_block(), strict=True)]
+    place_header = ("variant", "set", "sigma", "metric")
+    header = (*place_header, *(_CSV.get(name, name) for name in Difference._fields), "gap_share", "gap_low", "gap_high")
+    write_csv(folder / "intervals.csv", header, lines)
+    write_csv(folder / "blocks.csv", (*place_header, "first", "last", "difference"), blocks)
+    return found
+
+
+_CSV = {"value": "difference", "above": "blocks_above"}

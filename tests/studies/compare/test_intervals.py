@@ -1,0 +1,99 @@
+"""Intervals and power in the report of a suite, from records of images written down by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from compare_material import base_options, suite_content, write_suite
+
+from d2sm_plugin.errors import DataError
+from d2sm_plugin.pipeline.image_records import ImageRecord, read_records, write_records
+from d2sm_plugin.studies.compare import compare as cli
+from d2sm_plugin.studies.compare.intervals import compare_pairs, write_intervals
+from d2sm_plugin.studies.compare.jobs import make_jobs
+from d2sm_plugin.studies.compare.report import write_report
+from d2sm_plugin.studies.compare.scores import columns_of
+from d2sm_plugin.studies.compare.suite import read_suite
+
+SET, KEYS = "photos_sigma25", [f"drive_{number:04d}" for number in range(20)]
+
+
+def records(shift: float) -> list[ImageRecord]:
+    """Two classes of which half the union is right, and ``shift`` dB and ``shift`` pixels more."""
+    counts = np.array([[50, 50], [100, 100]]) + np.array([[int(shift)] * 2, [0, 0]])
+    return [ImageRecord(key, {"psnr": 30.0 + number + shift}, counts) for number, key in enumerate(KEYS)]
+
+
+@pytest.fixture
+def suite_file(photographs, tmp_path):
+    content = suite_content(photographs)
+    content["test"]["datasets"]["test"]["sigma"] = [25]
+    content["test"]["val"]["segmentation"] = {"config": "config.py", "checkpoint": "hrnet.pth", "labels": "labels"}
+    path = write_suite(tmp_path, content, base_options(photographs))
+    suite, base = read_suite(path)
+    for job in make_jobs(suite, base, tmp_path / "out", path):
+        job.folder.mkdir(parents=True)
+        rows = {"L1": {SET: records(job.seed or 0)}, "L1 twice": {SET: records(2 + (job.seed or 0))}}
+        clean = {SET: records(0), f"clean/{SET}": records(50)}
+        write_records(job.records, rows.get(job.row, clean), ["road", "sky"])
+        if job.train is not None:
+            (job.folder / "trained.json").write_text("{}")
+        job.result.write_text(json.dumps({"sets": {SET: {"psnr": 1.0, "mIoU": 50.0}}}))
+    return path
+
+
+def loaded(path):
+    suite, base = read_suite(path)
+    return suite, make_jobs(suite, base, path.parent / "out", path)
+
+
+def test_records_are_read_as_they_were_written(tmp_path):
+    rows = records(1 / 3)
+    write_records(tmp_path / "a.csv", {SET: rows, "other": []}, ["road, wet", "sky"])
+    [(name, found)] = read_records(tmp_path / "a.csv").items()
+    assert name == SET
+    assert [row[:2] for row in found] == [row[:2] for row in rows]
+    assert all((a.counts == b.counts).all() for a, b in zip(found, rows, strict=True))
+    write_records(tmp_path / "b.csv", {SET: [ImageRecord("x", {"psnr": 1.5}, None)]}, [])
+    assert read_records(tmp_path / "b.csv") == {SET: [("x", {"psnr": 1.5}, None)]}
+    (tmp_path / "c.csv").write_text("set,image,psnr\nphotos,x,?\n")
+    with pytest.raises(DataError, match=r"c.csv: expected a row of measurements for each image \(.*; remove it"):
+        read_records(tmp_path / "c.csv")
+
+
+def test_differences_intervals_and_shares_of_the_gap(suite_file, tmp_path):
+    suite, jobs = loaded(suite_file)
+    found = write_intervals(compare_pairs(suite, jobs, columns_of(suite)), tmp_path)
+    by_metric = {column.metric: value for (_, column), value in found.items()}
+    assert by_metric["psnr"] == pytest.approx((2, 2, 2, 2, 20, 2, 2))  # the same in every seed and block
+    assert by_metric["mIoU"] == pytest.approx((2, 2, 2, 2, 20, 2, 2))
+    lines = {line["metric"]: line for line in csv.DictReader((tmp_path / "intervals.csv").open(newline=""))}
+    assert float(lines["mIoU"]["gap_share"]) == pytest.approx(2 / 49.5)  # clean frames have 100, the seeds 50 and 51
+    assert lines["psnr"]["gap_share"] == ""
+    blocks = list(csv.DictReader((tmp_path / "blocks.csv").open(newline="")))
+    assert [(b["first"], b["last"]) for b in blocks[:2]] == [(KEYS[0], KEYS[9]), (KEYS[10], KEYS[19])]
+
+
+def test_table_has_intervals(suite_file, tmp_path):
+    text = write_report(*loaded(suite_file), tmp_path / "report", grids=False)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "| L1 twice | 2 | +2.000 [+2.000, +2.000] | +2.00 [+2.00, +2.00] |" in lines
+    assert any("[95 % interval over seeds and scenes: 20 frames in 2 blocks]" in line for line in lines)
+
+
+def test_power_is_told_by_the_command(suite_file, capsys):
+    assert cli.main([str(suite_file), "--out", str(suite_file.parent / "out"), "--power"]) == 0
+    printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "| | frames | blocks | 1 seed | 2 seeds | 3 seeds | 5 seeds | 10 seeds |" in printed
+    assert "| | 80 | 8 | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 |" in printed
+
+
+def test_runs_on_other_frames_are_refused(suite_file):
+    suite, jobs = loaded(suite_file)
+    job = next(job for job in jobs if job.row == "L1")
+    write_records(job.records, {SET: records(0)[1:]}, ["road", "sky"])
+    with pytest.raises(DataError, match="'L1 twice' and 'L1': their runs were tested on other frames"):
+        compare_pairs(suite, jobs, columns_of(suite))
