@@ -52,8 +52,8 @@ BELOW = {
     "options": ["models", "safe_yaml"],
     "inference": ["options"],
     "pipeline": ["options", "version"],
-    "demo": ["cli", "pipeline"],
     "studies": ["pipeline", "inference", "cli"],
+    "demo": ["studies"],
     "__main__": ["cli", "version"],  # the modules of commands are imported by name, when they are chosen
 }
 

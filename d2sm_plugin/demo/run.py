@@ -6,7 +6,7 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from d2sm_plugin.cli import INTERRUPTED
 from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.decoding import decode_rgb
 from d2sm_plugin.data.prepare import prepare_data as preparation
+from d2sm_plugin.demo.findings import divergences, miou_difference, sentences
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import whole_file, write_csv
 from d2sm_plugin.metrics.images import to_uint8
@@ -37,9 +38,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # the backend is chosen first: there may be no screen
 
 _BASE = "demo_base"  # what both runs start from
-_RUNS = {"L1": "demo_l1", "L1 + D2SM": "demo_d2sm"}
+_L1, _D2SM = "L1", "L1 + D2SM"
+_RUNS = {_L1: "demo_l1", _D2SM: "demo_d2sm"}
 _ROWS = ("noisy", *_RUNS, "clean")
-_MEASURES = ("psnr", "ssim", "mIoU")
+_MEASURES = ("psnr", "ssim", "mIoU", "divergence")
 _SIZE = ("192", "384")
 
 Table = dict[int, dict[str, dict[str, float]]]
@@ -74,11 +76,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("The demo stops, as the training was asked to.")  # noqa: T201
             return INTERRUPTED
     table, loaders = _measure(args, data)
+    found = divergences(data / "val_images.lmdb", _restored(args.out, loaders), args.options / f"{_RUNS[_D2SM]}.yml")
+    for sigma, methods in found.items():
+        for method, result in methods.items():
+            table[int(sigma)][method]["divergence"] = float(result.means.kl)
     _write_table(table, args.out / "table.csv")
     _plot_curves(args.out)
     _write_gallery(args.out, loaders)
-    _print_report(table, args.out, time.monotonic() - begun)
+    highest = max(loaders, key=_sigma_of)
+    miou = miou_difference(*(_results(args.out, run) for run in (_D2SM, _L1)), highest)
+    _print_report(table, sentences(found, _L1, _D2SM, miou), args.out, time.monotonic() - begun)
     return 0
+
+
+def _results(out: Path, method: str) -> Path:
+    return out / "results" / f"{_RUNS[method]}_test"
+
+
+def _sigma_of(test_set: str) -> int:
+    return int(test_set.rsplit("sigma", 1)[1])
+
+
+def _restored(out: Path, sets: Iterable[str]) -> dict[float, dict[str, Path]]:
+    """Return noise level -> method -> folder of what it restored."""
+    return {_sigma_of(name): {m: _results(out, m) / "visualization" / name for m in _RUNS} for name in sets}
 
 
 def _overrides(args: argparse.Namespace, data: Path, run: str) -> list[str]:
@@ -105,15 +126,15 @@ def _measure(args: argparse.Namespace, data: Path) -> tuple[Table, Mapping[str, 
     for method, run in _RUNS.items():
         options = _test_options(args, data, f"{run}_test", _weights(args.out, run))
         for name, (_, metrics) in run_test(options, str(args.options / "demo_test.yml")).items():
-            rows = table.setdefault(int(name.rsplit("sigma", 1)[1]), {})
-            rows[method] = {key: metrics[key] for key in _MEASURES}
+            rows = table.setdefault(_sigma_of(name), {})
+            rows[method] = {key: metrics[key] for key in ("psnr", "ssim", "mIoU")}
             rows["noisy"] = {"psnr": metrics["psnr_input"], "ssim": metrics["ssim_input"]}
     loaders = build_evaluation_loaders(options["datasets"], ("test",), 0, 1)
     for name, loader in loaders.items():
-        rows = table[int(name.rsplit("sigma", 1)[1])]
+        rows = table[_sigma_of(name)]
         hook = SegmentationScorer({**options["val"]["segmentation"], "overlay": False})
         rows["noisy"]["mIoU"] = _miou(hook, loader, "lq")
-        rows["clean"] = {"psnr": float("inf"), "ssim": 1.0, "mIoU": _miou(hook, loader, "gt")}
+        rows["clean"] = {"psnr": float("inf"), "ssim": 1.0, "mIoU": _miou(hook, loader, "gt"), "divergence": 0.0}
     return table, loaders
 
 
@@ -176,26 +197,30 @@ def _write_gallery(out: Path, loaders: Mapping[str, Any]) -> None:
     for name, loader in loaders.items():
         batch = next(iter(loader))
         images = {f"noisy, {name.rsplit('_', 1)[1]}": to_uint8(batch["lq"][0])}
-        for method, run in _RUNS.items():
-            picture = out / "results" / f"{run}_test" / "visualization" / name / f"{batch['key'][0]}.png"
+        for method in _RUNS:
+            picture = _results(out, method) / "visualization" / name / f"{batch['key'][0]}.png"
             images[method] = decode_rgb(picture.read_bytes(), str(picture))
         rows.append(side_by_side({**images, "clean": to_uint8(batch["gt"][0])}))
     write_png(out / "gallery.png", np.vstack(rows))
 
 
-def _print_report(table: Mapping[int, Mapping[str, Mapping[str, float]]], out: Path, seconds: float) -> None:
+def _print_report(
+    table: Mapping[int, Mapping[str, Mapping[str, float]]], findings: Sequence[str], out: Path, seconds: float
+) -> None:
     lines = [
-        [f"σ = {sigma}", method, rows[method]["psnr"], rows[method]["ssim"], rows[method]["mIoU"]]
+        [f"σ = {sigma}", method, *(rows[method][name] for name in _MEASURES[:3]), 1e3 * rows[method]["divergence"]]
         for sigma, rows in table.items()
         for method in _ROWS
     ]
     text = tabulate(
         lines,
-        headers=["noise", "images", "PSNR (dB)", "SSIM", "MIoU (%)"],
+        headers=["noise", "images", "PSNR (dB)", "SSIM", "MIoU (%)", "divergence (10⁻³)"],
         tablefmt="github",
-        floatfmt=("", "", ".2f", ".4f", ".1f"),
+        floatfmt=("", "", ".2f", ".4f", ".1f", ".3f"),
     )
     print(f"\n{text}\n")  # noqa: T201  # the command's result
+    for line in findings:
+        print(line)  # noqa: T201
     print(f"Scenes side by side: {out}/gallery.png")  # noqa: T201
     print(f"Training curves:     {out}/curves.png")  # noqa: T201
     print(f"Every picture:       {out}/results/*/comparison/")  # noqa: T201

@@ -41,6 +41,8 @@ def test_table(out):
         assert (clean["psnr"], clean["ssim"]) == ("inf", "1.0")
         assert float(clean["mIoU"]) > 50 > float(noisy["mIoU"])
         assert all(math.isfinite(float(scores[sigma, method]["psnr"])) for method in ("L1", "L1 + D2SM"))
+        assert float(clean["divergence"]) == 0
+        assert all(0 < float(scores[sigma, method]["divergence"]) < 1 for method in METHODS[:3])
 
 
 def test_both_runs_go_on_from_the_common_start(out):
