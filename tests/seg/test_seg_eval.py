@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import d2sm_plugin  # noqa: F401  # registers the networks
 from d2sm_plugin.data.image_store import open_images
 from d2sm_plugin.data.noise import noise_for_key
 from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.pipeline.image_records import RECORDS, read_records
 from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.confusion import SegScores
 from d2sm_plugin.seg.segmentor import build_segmentor
@@ -49,6 +51,23 @@ def expected_miou(tiny, pictures, name) -> float:
         areas.append(IoUMetric.intersect_and_union(segmentor.predict(image)[0], label, 5, 255))
     sums = [sum(column) for column in zip(*areas, strict=True)]
     return 100 * float(np.nanmean(IoUMetric.total_area_to_metrics(*sums, ["mIoU"])["IoU"]))
+
+
+def test_rows_are_compared_with_a_reference_image_by_image(command, pictures, tmp_path, capsys):
+    extra = ["--restored", f"clean={pictures['clean']}", "--reference", "L1", "--block", "1", "--out", str(tmp_path)]
+    assert main([*command, *extra]) == 0
+    assert "mIoU against L1 [95 % interval]" in capsys.readouterr().out
+    records, found = read_records(tmp_path / RECORDS), json.loads((tmp_path / "metrics.json").read_text())
+    assert list(records) == ["L1", "clean"]
+    for name, rows in records.items():
+        right, union = np.stack([row.counts for row in rows]).sum(0)
+        assert 100 * np.mean(right[union > 0] / union[union > 0]) == pytest.approx(found[name]["mIoU"])
+    [line] = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| clean")]
+    value, low, high = (float(v) for v in re.findall(r"[+-][0-9.]+", line))
+    assert value == pytest.approx(found["clean"]["mIoU"] - found["L1"]["mIoU"], abs=0.006)
+    assert low <= value <= high
+    with pytest.raises(OptionError, match="--reference L2: no row has this name"):
+        main([*command, "--reference", "L2"])
 
 
 def test_two_methods_with_everything(command, tiny, pictures, tmp_path, capsys):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from d2sm_plugin.arguments import Parser, device, number, out_folder, whole
 from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.image_store import ImageStore, open_images
-from d2sm_plugin.errors import OptionError
+from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.pipeline.pictures import write_png
 from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.label_values import describe
@@ -39,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     classes = choose_classes(arguments.classes, segmentor, arguments.checkpoint)
     labels = open_images(arguments.labels)
     clean, methods = gather_methods(arguments, labels)
+    names = [method.name for method in methods]
+    if arguments.reference is not None and arguments.reference not in names:
+        raise OptionError(
+            f"--reference {arguments.reference}: no row has this name{suggest(arguments.reference, names)}"
+        )
     if (renumbered := describe(segmentor.label_values)) is not None:
         tqdm.write(f"{arguments.config}: {renumbered}")
     out = Path(arguments.out) if arguments.out else None
@@ -46,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _score(method, labels, classes, segmentor, clean, arguments.batch_size, out, arguments.overlays)
         for method in methods
     ]
-    print(tables(results))  # noqa: T201  # the table is what the tool is for
+    print(tables(results, arguments.reference, arguments.block))  # noqa: T201  # the table is what the tool is for
     if out is not None:
-        write_report(results, out)
+        write_report(results, out, arguments.reference, arguments.block)
         print(f"\nwritten to {out}")  # noqa: T201
     return 0
 
@@ -138,6 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", required=True, help="path or URL of the segmentation network's checkpoint")
     add("--clean", metavar="PATH", help="clean images, for PSNR and for --opt: a folder or an LMDB")
     add("--classes", metavar="SET", help="cityscapes, camvid or a file (default: those of the checkpoint)")
+    add("--reference", metavar="NAME", help="compare the mIoU of all rows with that of this one, with 95 %% intervals")
+    add("--block", type=whole(1), default=10, metavar="N", help="neighbours that count as one scene (default: 10)")
     add("--out", type=out_folder, metavar="DIR", help="folder for metrics.json, metrics.csv, overlays and the plot")
     add("--overlays", type=whole(), default=8, metavar="N", help="overlays a method (default: %(default)s)")
     add("--batch-size", type=whole(1), default=4, metavar="N", help="images at once on a GPU (default: %(default)s)")

@@ -11,18 +11,32 @@ import numpy as np
 from tabulate import tabulate
 
 from d2sm_plugin.files import write_csv, write_json, write_whole
+from d2sm_plugin.pipeline.image_records import RECORDS, write_records
+from d2sm_plugin.studies.bootstrap import PairedTotals, blocks_of, miou_value
 from d2sm_plugin.studies.evaluation.seg_scoring import MethodScores
 
 _SUMMARY = ("mIoU", "aAcc", "mAcc")
 
 
-def tables(results: Sequence[MethodScores]) -> str:
-    """Return two tables in Markdown: methods x mIoU, aAcc, mAcc (and PSNR), and classes x methods."""
+def tables(results: Sequence[MethodScores], reference: str | None = None, block: int = 10) -> str:
+    """Return two tables in Markdown: methods x mIoU, aAcc, mAcc (and PSNR), and classes x methods.
+
+    Args:
+        results: one of each method.
+        reference: method that mIoU is compared with, with 95 % intervals over scenes; None for no such column.
+        block: neighbouring images that these take as one scene.
+    """
     psnr = any(result.psnr is not None for result in results)
-    rows = [[r.name, *map(_shown, _summary(r)), *([_shown(r.psnr)] if psnr else [])] for r in results]
-    summary = tabulate(
-        rows, headers=["method", *_SUMMARY, *(["PSNR [dB]"] if psnr else [])], tablefmt="github", disable_numparse=True
-    )
+    base = next((result for result in results if result.name == reference), None)
+    rows = [
+        [r.name, *map(_shown, _summary(r))]
+        + ([_shown(r.psnr)] if psnr else [])
+        + ([] if base is None else [_compared(r, base, block)])
+        for r in results
+    ]
+    headers = ["method", *_SUMMARY, *(["PSNR [dB]"] if psnr else [])]
+    headers += [] if base is None else [f"mIoU against {base.name} [95 % interval]"]
+    summary = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
     classes = [[name, *(_shown(r.scores.iou[name]) for r in results)] for name in results[0].scores.iou]
     by_class = tabulate(
         classes, headers=["IoU [%]", *(r.name for r in results)], tablefmt="github", disable_numparse=True
@@ -45,8 +59,10 @@ def document(results: Sequence[MethodScores]) -> dict[str, dict[str, object]]:
     return methods_of
 
 
-def write_report(results: Sequence[MethodScores], out: Path) -> None:
-    """Write ``metrics.json``, ``metrics.csv``, ``table.md`` and ``iou_by_class.png`` into ``out``, each whole.
+def write_report(results: Sequence[MethodScores], out: Path, reference: str | None = None, block: int = 10) -> None:
+    """Write ``metrics.json``, two CSV files, ``table.md`` and ``iou_by_class.png`` into ``out``, each whole.
+
+    ``metrics.csv`` has a row for each method, ``by_image.csv`` one for each method and image; see :func:`tables`.
 
     Raises:
         DataError: when a file cannot be written.
@@ -56,7 +72,8 @@ def write_report(results: Sequence[MethodScores], out: Path) -> None:
     rows = [[result.name, *_summary(result), result.psnr, *result.scores.iou.values()] for result in results]
     write_json(out / "metrics.json", document(results))
     write_csv(out / "metrics.csv", header, rows)
-    write_whole(out / "table.md", tables(results) + "\n")
+    write_records(out / RECORDS, {result.name: result.images for result in results}, classes)
+    write_whole(out / "table.md", tables(results, reference, block) + "\n")
     write_whole(out / "iou_by_class.png", _bars(results))
 
 
@@ -85,6 +102,18 @@ def _bars(results: Sequence[MethodScores]) -> bytes:
 
 def _summary(result: MethodScores) -> tuple[float, float, float]:
     return result.scores.miou, result.scores.aacc, result.scores.macc
+
+
+def _compared(result: MethodScores, base: MethodScores, block: int) -> str:
+    """Difference in mIoU, paired image by image, with its interval over blocks of neighbouring images."""
+    if result is base:
+        return ""
+    totals = [np.stack([row.counts for row in r.images]).reshape(1, len(r.images), -1) for r in (result, base)]  # type: ignore[misc]
+    blocks = blocks_of([row.key for row in base.images], block)
+    found = PairedTotals(*(one.astype(np.float64) for one in totals), blocks, miou_value).difference()
+    if found.low is None:
+        return f"{found.value:+.2f}"
+    return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def _finite(value: float) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from d2sm_plugin.data.image_store import ImageStore
 from d2sm_plugin.errors import DataError
+from d2sm_plugin.pipeline.image_records import ImageRecord
 from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.confusion import SegScores
 from d2sm_plugin.seg.scored_set import ScoredSet, Segmented, read_label_for
@@ -36,11 +37,13 @@ class MethodScores:
         name: of the method.
         scores: of the confusion matrix over all its images.
         psnr: mean over the images in dB; None without clean images.
+        images: the same of each image.
     """
 
     name: str
     scores: SegScores
     psnr: float | None
+    images: tuple[ImageRecord, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,23 @@ def score_method(
         label = read_label_for(labels, key, image.shape[:2], method.describe(key), segmentor.label_values)
         return _Sample(key, image, label, None if clean is None else _psnr(method, clean, key, image))
 
-    def show(segmented: Iterable[Segmented]) -> None:
-        if on_image is not None:
-            for key, image, predicted in segmented:
+    psnr: dict[str, float] = {}
+    records: list[ImageRecord] = []
+
+    def keep(segmented: Iterable[Segmented]) -> None:
+        for key, image, predicted, counts in segmented:
+            records.append(ImageRecord(key, {"psnr": psnr[key]} if key in psnr else {}, counts))
+            if on_image is not None:
                 on_image(key, image.permute(1, 2, 0).numpy(), predicted.cpu().numpy())
 
     scored = ScoredSet(segmentor, classes, labels.root, labels.describe, batch_size)
-    psnr: list[float] = []
     for sample in _read_ahead(load, labels.keys, 0 if method.computed else _READERS, 2 * batch_size):
         if sample.psnr is not None:
-            psnr.append(sample.psnr)
-        show(scored.add(sample.key, torch.from_numpy(sample.image).permute(2, 0, 1), sample.label))
-    show(scored.flush())
-    return MethodScores(method.name, scored.scores(), float(np.mean(psnr)) if psnr else None)
+            psnr[sample.key] = sample.psnr
+        keep(scored.add(sample.key, torch.from_numpy(sample.image).permute(2, 0, 1), sample.label))
+    keep(scored.flush())
+    mean = float(np.mean(list(psnr.values()))) if psnr else None
+    return MethodScores(method.name, scored.scores(), mean, tuple(records))
 
 
 def _psnr(method: Method, clean: Method, key: str, image: Image) -> float:
