@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -127,36 +128,61 @@ def differences(root: Path, whole: dict[str, Any]) -> list[str]:
     return [n for n in names if n not in actual or n not in whole or not equal(actual[n], whole[n])]
 
 
+def last_step(output: Path, since: int = 0) -> int | None:
+    """Return the last step that a training's output names from a byte on; None before the first."""
+    named = re.findall(rb"iter: *([\d,]+)", output.read_bytes()[since:]) if output.exists() else []
+    return int(named[-1].replace(b",", b"")) if named else None
+
+
+def wait_for_step(pid: int, output: Path, step: int, since: int = 0) -> None:
+    """Return when a training has logged a step, or has ended."""
+    while (last_step(output, since) or 0) < step:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.002)
+
+
 def torture_by_kills(work: Path, number: int, steps: int, seed: int) -> int:
-    """Kill one training at random moments."""
+    """Kill one training at random moments: after steps spread over all of it, and one time in five at its start.
+
+    The moments follow what the training logs, not the clock, so that a busy machine does not draw them together.
+    """
     pictures = make_pictures(work / "pictures")
     alone = options_of(pictures, work / "alone", steps, workers=2)
-    begun = time.monotonic()
-    assert wait(start(alone)) == DONE, (work / "alone" / "output.txt").read_text()
-    longest = 3 * (time.monotonic() - begun) / number  # enough moments fall behind the start of the process
-    file = options_of(pictures, work / "killed", steps, workers=2)
-    chance, kills, endings = random.Random(seed), 0, {DONE: 0, REFUSED: 0, BROKEN: 0}
-    reached: set[int] = set()
-    while kills < number:
+    begun, pid = time.monotonic(), start(alone)
+    wait_for_step(pid, work / "alone" / "output.txt", 1)
+    start_up = time.monotonic() - begun
+    assert wait(pid) == DONE, (work / "alone" / "output.txt").read_text()
+    step_time = (time.monotonic() - begun - start_up) / steps
+    file, output = options_of(pictures, work / "killed", steps, workers=2), work / "killed" / "output.txt"
+    states = work / "killed" / "experiments" / "tiny" / "training_states"
+    chance, endings = random.Random(seed), {DONE: 0, REFUSED: 0, BROKEN: 0}
+    kills: list[int | None] = []
+    while len(kills) < number and not endings[DONE]:
+        saved = max((int(state.stem) for state in states.glob("*.state")), default=0)
+        since = output.stat().st_size if output.exists() else 0
         pid = start(file, "--auto_resume")
-        time.sleep(chance.uniform(0, longest))
+        if chance.random() < 0.2:
+            time.sleep(chance.uniform(0, start_up))
+        else:
+            furthest = max(1, 2 * (steps - saved) // (number - len(kills) + 2) - 1)
+            wait_for_step(pid, output, saved + chance.randint(1, furthest), since)
+            time.sleep(chance.uniform(0, step_time))
         os.kill(pid, signal.SIGKILL)
         status = wait(pid)
-        kills += status == -signal.SIGKILL
-        if status in endings:
+        if status == -signal.SIGKILL:
+            kills.append(last_step(output, since))
+        else:
             endings[status] += 1
-            longest /= 2
-            if status == DONE:
-                break
-        states = work / "killed" / "experiments" / "tiny" / "training_states"
-        reached.add(max((int(state.stem) for state in states.glob("*.state")), default=0))
     status = wait(start(file, "--auto_resume"))
     differ = differences(work / "killed", made(work / "alone"))
+    after = [step for step in kills if step is not None]
     print(
-        f"{kills} kills at {len(reached)} different steps of {steps}; the last one ends with status {status}; "
-        f"tracebacks: {endings[BROKEN]}, refusals: {endings[REFUSED]}; files that differ: {differ or 'none'}"
+        f"{len(kills)} kills of a training of {steps} steps, {len(kills) - len(after)} before the first step of their "
+        f"process and {len(after)} after {len(set(after))} different ones: {after}; the last process ends with status "
+        f"{status}; tracebacks: {endings[BROKEN]}, refusals: {endings[REFUSED]}; files that differ: {differ or 'none'}"
     )
-    return int(bool(differ) or status != DONE or endings[BROKEN] > 0 or kills < number)
+    return int(bool(differ) or status != DONE or endings[BROKEN] > 0 or len(kills) < number)
 
 
 def torture_by_events(work: Path, steps: int, every: int) -> int:
