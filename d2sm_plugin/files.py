@@ -146,8 +146,8 @@ def hide_file(path: Path) -> Path:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what killed processes left in a folder that no other process is writing to."""
-    for file in folder.glob(".*.partial"):
+    """Remove what killed processes left in a folder, and below, that no other process is writing to."""
+    for file in folder.rglob(".*.partial"):
         _remove(file)
 
 

@@ -100,5 +100,5 @@ def test_what_a_killed_process_leaves_is_hidden_and_removed(tmp_path):
     assert left.startswith(".a.pth.")
     assert left.endswith(".partial")
     (tmp_path / "b.partial").touch()  # of somebody else
-    remove_partial_files(tmp_path)
+    remove_partial_files(tmp_path.parent)
     assert names(tmp_path) == ["b.partial"]

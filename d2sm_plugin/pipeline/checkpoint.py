@@ -7,8 +7,9 @@ its networks. Network files may be of torch's kind (``.pth``) as well, which Bas
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from d2sm_plugin.errors import CheckpointError
-from d2sm_plugin.files import hide_file, link_whole, remove_partial_files, whole_file
+from d2sm_plugin.files import cannot_write, hide_file, link_whole, whole_file
 from d2sm_plugin.weight_files import PTH, SAFETENSORS, Description, load_file, write_tensors
 from d2sm_plugin.weights import load_weights
 
@@ -151,10 +152,30 @@ class CheckpointStore:
             return path, problems
         raise CheckpointError(f"{problems[0] if problems else self.states}; there is no other training state")
 
-    def remove_partial_files(self) -> None:
-        """Remove what a killed process has left; for the only process that writes here."""
-        for folder in (self.models, self.states):
-            remove_partial_files(folder)
+    def clear_up(self, iteration: int, labels: Sequence[str]) -> list[str]:
+        """Make way for the steps after one that is continued from, in a folder that no other process is writing to.
+
+        Old checkpoints that a killed process was about to remove are removed. Training states of later steps, damaged
+        or of an earlier continuation, get the ending ``.old``, so that nothing continues from them by itself.
+
+        Args:
+            iteration: the step.
+            labels: of the networks, as in :meth:`save`.
+
+        Returns:
+            A line for each state that was renamed.
+
+        Raises:
+            CheckpointError: when the system refuses to rename or remove one.
+        """
+        lines = []
+        for later in (one for one in self.iterations() if one > iteration):
+            path = self.states / f"{later}.state"
+            with _changing(path):
+                os.replace(path, path.with_suffix(".state.old"))
+            lines.append(f"{path}: of a later step than {iteration:,}, renamed to {later}.state.old")
+        self._remove_old(labels)
+        return lines
 
     def load(self, state_path: str | Path, networks: Mapping[str, Mapping[str, nn.Module]]) -> dict[str, Any]:
         """Load the networks that belong to a training state, and return the state.
@@ -170,14 +191,25 @@ class CheckpointStore:
                 load_weights(net, store.network_file(label, str(state["iter"])), key)
         return state
 
-    def _remove_old(self, labels: list[str]) -> None:
+    def _remove_old(self, labels: Sequence[str]) -> None:
         if self.keep is None:
             return
         for iteration in self.iterations()[: -self.keep]:
-            networks = [hide_file(self.network_file(label, str(iteration))) for label in labels]
-            (self.states / f"{iteration}.state").unlink(missing_ok=True)
-            for network in networks:
-                network.unlink(missing_ok=True)
+            state = self.states / f"{iteration}.state"
+            with _changing(state):
+                networks = [hide_file(self.network_file(label, str(iteration))) for label in labels]
+                state.unlink(missing_ok=True)
+                for network in networks:
+                    network.unlink(missing_ok=True)
+
+
+@contextmanager
+def _changing(state: Path) -> Iterator[None]:
+    """Context in which files of a training state are renamed or removed."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(state, error, CheckpointError) from error
 
 
 def describe_networks(options: Mapping[str, Any]) -> dict[str, Description]:

@@ -14,7 +14,7 @@ import torchvision
 import yaml
 from basicsr.version import __version__ as host_version
 
-from d2sm_plugin.files import cannot_write, write_whole
+from d2sm_plugin.files import cannot_write, remove_partial_files, write_whole
 from d2sm_plugin.options.files import read_option_file
 from d2sm_plugin.pipeline.run_lock import RunLock
 from d2sm_plugin.version import __version__
@@ -62,6 +62,7 @@ class Folder:
         if not resume:
             self._put_aside(self.tensorboard if options["is_train"] else None)
         self.lock()
+        remove_partial_files(self.path)
         file = read_option_file(option_file)
         header = f"# {time.asctime()}\n# {sys.argv[0]} {shlex.join(sys.argv[1:])}\n\n"
         write_whole(self.path / file.files[0].name, header + file.text())

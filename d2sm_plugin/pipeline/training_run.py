@@ -99,8 +99,9 @@ class TrainingRun:
     def _make_folder(self, resume: bool) -> None:
         self.folder.start(self.option_file, self.options, resume)
         log_to_file(self.folder.path, "train", self.options["name"])
-        self.store.remove_partial_files()
         if resume:
+            for line in self.store.clear_up(self.done, list(self.model.networks())):
+                self.logger.warning(line)
             MetricsFile(self.folder.metrics_file).forget_after(self.done)
 
     def _state_to_continue(self) -> dict[str, Any] | None:

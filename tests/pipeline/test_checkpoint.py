@@ -32,6 +32,20 @@ def test_the_newest_are_kept_and_latest_is_the_newest(tmp_path):
     assert torch.equal(other["net_g"]["params"].weight, nets["net_g"]["params"].weight)
 
 
+def test_what_is_in_the_way_of_a_continued_run(tmp_path):
+    store, nets = CheckpointStore(tmp_path), networks()
+    for step in (5, 10, 15, 20):
+        store.save(step, nets, STATE)
+    store.keep = 1
+    (store.models / "net_g_5.safetensors").unlink()  # a process was killed before it removed the state as well
+    (line,) = store.clear_up(15, ["net_g"])
+    assert line.endswith("20.state: of a later step than 15, renamed to 20.state.old")
+    assert sorted(f.name for f in store.states.iterdir()) == ["15.state", "20.state.old"]
+    left = [f"net_g_{moment}.safetensors" for moment in ("15", "20", "latest")]
+    assert sorted(f.name for f in store.models.iterdir()) == left
+    assert store.clear_up(15, ["net_g"]) == []
+
+
 def test_a_write_that_fails_keeps_the_old_file(tmp_path, full_disk):
     path = tmp_path / "a.pth"
     save_atomically({"x": torch.ones(1)}, path)

@@ -244,7 +244,7 @@ def torture_by_full_disks(work: Path, steps: int, kib: int) -> int:
         try:
             (root / "experiments").mkdir()
             options_of(pictures, root, steps, workers=0)
-            (root / "a.yml").rename(work / "a.yml")
+            shutil.move(root / "a.yml", work / "a.yml")
             first = wait(start(work / "a.yml"))
             left = list(root.rglob("*.partial"))
             subprocess.run(["mount", "-o", "remount,size=64m", "tmpfs", root], check=True)
