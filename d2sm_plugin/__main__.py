@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from d2sm_plugin.arguments import Parser
 from d2sm_plugin.cli import run_tool
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.version import __version__
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments and not arguments[0].startswith("-"):
         run(arguments[0], arguments[1:], f"d2sm {arguments[0]}")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="d2sm",
         usage="d2sm [-h] [--version] COMMAND ...",
         description="Deep Semantic Statistics Matching: train, judge and use image restoration networks.",
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"d2sm {__version__}")
-    parser.parse_args(arguments or ["--help"])
+    run_tool(lambda _: parser.parse_args(arguments or ["--help"]) and None)
 
 
 def run(name: str, arguments: Sequence[str] | None = None, program: str | None = None) -> None:

@@ -36,9 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build and install BasicSR and what it requires; pip's settings (``PIP_INDEX_URL`` and others) apply.
 
     Returns:
-        0; 2 for a Python without pip; pip's exit status where pip failed.
+        0; 2 for arguments, or a Python without pip; pip's exit status where pip failed.
     """
-    argparse.ArgumentParser(description="Build and install BasicSR into this Python.").parse_args(arguments)
+    parser = argparse.ArgumentParser(description="Build and install BasicSR into this Python.")
+    _, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        return _fail(f"it takes no arguments, got {' '.join(unknown)}", 2)
     if importlib.util.find_spec("pip") is None:
         return _fail(f"{sys.executable} has no pip; add it with 'python -m ensurepip' or 'uv pip install pip'", 2)
     try:

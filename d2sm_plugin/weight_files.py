@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -56,7 +57,7 @@ class Description:
         if content == {}:
             return None
         network = content.get("network") if isinstance(content, dict) else None
-        if not (isinstance(network, dict) and isinstance(network.get("type"), str)):
+        if content is None or not (isinstance(network, dict) and isinstance(network.get("type"), str)):
             raise CheckpointError(
                 f"{source}: its description ('{ABOUT}') is damaged; name the network yourself, or take another file"
             )
@@ -127,7 +128,11 @@ def load_file(path: Path) -> object:
     if path.suffix == SAFETENSORS:
         return _load_safetensors(path)
     try:
+        if _is_compressed(path):
+            raise CheckpointError(f"{path}: its content is compressed, which torch.save never does; save it again")
         return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         refused = _REFUSED.search(str(error))
         reason = f"it holds a '{refused[1]}'" if refused else "it holds more than weights, or is no checkpoint at all"
@@ -137,6 +142,14 @@ def load_file(path: Path) -> object:
         ) from error
     except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
         raise _unreadable(path, error) from error
+
+
+def _is_compressed(path: Path) -> bool:
+    """Tell whether a file could unpack to more than it has bytes."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from d2sm_plugin.weight_files import load_file, local_file
 
 #: Wrappers under which published checkpoints keep their tensors, in order of preference.
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "netG", "model", "net")
+#: Bytes of a tensor that repeats the values of a smaller one in its file.
+_MOST_REPEATED = 1 << 28
 
 
 def read_weights(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
@@ -57,6 +59,8 @@ def named_tensors(state: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
                 raise CheckpointError(f"{source}: a tensor has the key {name!r}; expected names, as of a state dict")
             if value.layout != torch.strided or value.is_quantized or value.is_meta:
                 raise CheckpointError(f"{source}: '{name}' is no plain tensor (sparse, quantised or without values)")
+            if value.nbytes > max(value.untyped_storage().nbytes(), _MOST_REPEATED):
+                raise CheckpointError(f"{source}: '{name}' has {value.numel():,} values, far more than the file holds")
             tensors[name.removeprefix("module.")] = value
     if not tensors:
         raise CheckpointError(f"{source}: it holds no tensors; expected a state dict of a network")

@@ -54,7 +54,7 @@ BELOW = {
     "pipeline": ["options", "version"],
     "studies": ["pipeline", "inference", "cli"],
     "demo": ["studies"],
-    "__main__": ["cli", "version"],  # the modules of commands are imported by name, when they are chosen
+    "__main__": ["arguments", "cli", "version"],  # the modules of commands are imported by name, when they are chosen
 }
 
 

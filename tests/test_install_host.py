@@ -84,6 +84,11 @@ def test_a_python_without_pip_is_told_so(monkeypatch, capsys):
     assert "has no pip; add it with 'python -m ensurepip'" in capsys.readouterr().err
 
 
+def test_it_takes_no_arguments(capsys):
+    assert install_host.main(["basicsr", "-q"]) == 2
+    assert capsys.readouterr().err == "error: it takes no arguments, got basicsr -q\n"
+
+
 def test_the_status_of_a_failed_pip_is_passed_on(monkeypatch, capsys):
     monkeypatch.setattr(install_host, "HOST", "no-such-package-of-this-name")
     monkeypatch.setenv("PIP_NO_INDEX", "1")

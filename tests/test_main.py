@@ -35,6 +35,7 @@ def test_help_and_version(capsys):
     assert leave(["--version"]) == 0
     assert capsys.readouterr().out == f"d2sm {__version__}\n"
     assert leave(["--nonsense"]) == 2
+    assert capsys.readouterr().err == "error: unrecognized arguments: --nonsense; d2sm --help says what there is\n"
 
 
 def test_help_waits_for_no_module_of_a_command():

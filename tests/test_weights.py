@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import pytest
 import torch
@@ -128,6 +129,21 @@ def test_files_that_are_no_checkpoints(tmp_path):
     for source in (tmp_path, "a\0b", "x" * 5000, "~nobody_at_all/x.pth", "http://[", "https://"):
         with pytest.raises(CheckpointError):
             read_weights(source)
+
+
+def test_files_that_unpack_to_more_than_they_hold(tmp_path):
+    torch.save({"a": torch.zeros(1_000_000)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as whole, zipfile.ZipFile(tmp_path / "b.pth", "w", 8) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    assert (tmp_path / "b.pth").stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match=r"b\.pth: its content is compressed, which torch.save never does"):
+        read_weights(tmp_path / "b.pth")
+    torch.save({"a": torch.zeros(1).expand(10**12)}, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match=r"c\.pth: 'a' has 1,000,000,000,000 values, far more than the file"):
+        read_weights(tmp_path / "c.pth")
+    torch.save({"a": torch.zeros(1).expand(3, 4)}, tmp_path / "d.pth")
+    assert read_weights(tmp_path / "d.pth")["a"].shape == (3, 4)
 
 
 def test_flipped_bits_are_an_error_or_other_numbers(tmp_path):

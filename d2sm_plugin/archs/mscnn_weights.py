@@ -75,10 +75,15 @@ def _whole(file: Path) -> bytes:
     head, size, packed = content[124:132], content[132:136], content[136:]
     if head != _COMPRESSED or int.from_bytes(size, "little") != len(packed):
         raise ValueError("no compressed MATLAB file of version 5, or not the whole of it")
-    zlib.decompress(packed)
+    unpacked = zlib.decompressobj()
+    if len(unpacked.decompress(packed, _MOST_BYTES + 1)) > _MOST_BYTES:
+        raise ValueError(f"it unpacks to more than {_MOST_BYTES >> 20} MiB")
+    if not unpacked.eof:
+        raise ValueError("its content ends early")
     return content
 
 
+_MOST_BYTES = 64 << 20  # of the content; that of the published files has less than one mebibyte
 _EXPECTED = "expected a MatConvNet network, download it again"
 #: What follows the text of a file's head: version, byte order, and a compressed element.
 _COMPRESSED = b"\x00\x01IM\x0f\x00\x00\x00"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,8 +87,13 @@ class LmdbReader:
         return type(self), (self.path,)
 
     def keys(self) -> list[str]:
-        """Return the keys of all records, sorted; only the index is read, not the records."""
-        with _environment(self._real, self.path).begin() as transaction, transaction.cursor() as cursor:
+        """Return the keys of all records, sorted; only the index is read, not the records.
+
+        Raises:
+            DataError: when the LMDB is damaged there.
+        """
+        environment = _environment(self._real, self.path)
+        with self._reading("the list of records"), environment.begin() as transaction, transaction.cursor() as cursor:
             return sorted(key.decode("utf-8", "replace") for key in cursor.iternext(values=False))
 
     def get(self, key: str) -> bytes:
@@ -110,13 +116,19 @@ class LmdbReader:
         if not encoded:
             return None
         environment = _environment(self._real, self.path)
+        with self._reading(f"record '{key}'"):
+            try:
+                with environment.begin() as transaction:
+                    return transaction.get(encoded)
+            except lmdb.BadValsizeError:  # longer than LMDB's keys can be, so not in it
+                return None
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
         try:
-            with environment.begin() as transaction:
-                return transaction.get(encoded)
-        except lmdb.BadValsizeError:  # longer than LMDB's keys can be, so not in it
-            return None
+            yield
         except lmdb.Error as error:
-            raise DataError(f"{self.path}: record '{key}' cannot be read ({error}); {_REMEDY}") from error
+            raise DataError(f"{self.path}: {what} cannot be read ({error}); {_REMEDY}") from error
 
 
 def read_meta_info(path: str | Path) -> dict[str, MetaLine]:

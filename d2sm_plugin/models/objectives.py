@@ -20,6 +20,19 @@ from d2sm_plugin.models.objective_weight import REFERENCE, ObjectiveWeight, clas
 from d2sm_plugin.registry import build
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 
+
+def objective_name(key: str) -> str:
+    """Return the name of the objective of an option block: its key without ``_opt``.
+
+    Raises:
+        OptionError: for a name that no part of a module can have.
+    """
+    name = key.removesuffix("_opt")
+    if not name or "." in name or hasattr(nn.ModuleDict(), name):
+        raise OptionError(f"train.{key}: no objective can be called '{name}', a name of torch's own; choose another")
+    return name
+
+
 _KEYWORD, _KEYWORDS = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
 
 
@@ -69,7 +82,7 @@ class Objectives(nn.Module):
         for key, block in blocks.items():
             if not key.endswith("_opt") or block is None:
                 continue
-            name, where = key.removesuffix("_opt"), f"train.{key}"
+            name, where = objective_name(key), f"train.{key}"
             try:
                 term = build(LOSS_REGISTRY, class_arguments(block), where)
             except D2SMError as error:

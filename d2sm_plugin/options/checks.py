@@ -14,6 +14,7 @@ from d2sm_plugin.data.host_datasets import host_dataset_options
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.features.build import check_extractor_name
 from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions, class_arguments
+from d2sm_plugin.models.objectives import objective_name
 from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.options.host_arguments import is_of_host
@@ -191,6 +192,7 @@ def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
 
 def _check_objective(key: str, block: Mapping[str, Any], model: type) -> None:
     where = f"train.{key}"
+    objective_name(key)
     objective_options = getattr(model, "gan_options", ObjectiveOptions) if key == "gan_opt" else ObjectiveOptions
     target = check_block(LOSS_REGISTRY, class_arguments(block, objective_options), where)
     if isinstance(block.get("loss_weight"), Mapping):

@@ -14,6 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from d2sm_plugin.errors import D2SMError, OptionError
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler
@@ -21,6 +26,7 @@ from d2sm_plugin.options.host_arguments import is_of_host
 from d2sm_plugin.options.signatures import signature_of
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, lookup
 
+_MOST_TENSORS = 20_000  # and layers of a network: large ones have a few thousand
 _STEPPED = 2000  # steps of a schedule that are tried one by one; of longer ones the end is tried
 
 
@@ -48,7 +54,7 @@ def try_network(block: Mapping[str, Any], where: str) -> nn.Module | None:
             return None
         if argument.is_file:
             arguments[name] = None
-    with _quietly():
+    with _quietly(), _bounded(where):
         try:
             with torch.device("meta"):
                 return target(**arguments)
@@ -85,7 +91,7 @@ def try_objective(block: Mapping[str, Any], where: str) -> nn.Module | None:
         elif isinstance(arguments.get(name), Mapping):
             made = try_objective(arguments[name], f"{where}.{name}")
             arguments[name] = StandIn() if made is None else made  # an empty queue is false
-    with _quietly():
+    with _quietly(), _bounded(where):
         return _made(target, arguments, where)
 
 
@@ -140,6 +146,11 @@ def _try_schedule(block: Mapping[str, Any], optimiser: torch.optim.Optimizer, to
                 f"{total_iter:,}; make it as long as the training"
             )
         before = rates
+    if isinstance(scheduler, CosineAnnealingLR) and scheduler.T_max < steps:
+        raise OptionError(
+            f"{where}.T_max: after {scheduler.T_max:,} steps the learning rate rises again, and train.total_iter is "
+            f"{total_iter:,}; make it as long as the training, or set CosineAnnealingWarmRestarts for restarts"
+        )
 
 
 def _made(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> Any:
@@ -158,6 +169,28 @@ def _placed(error: D2SMError, where: str) -> D2SMError:
 def _reason(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+@contextmanager
+def _bounded(where: str) -> Iterator[None]:
+    """Context that refuses modules of more parts than can be meant, before they fill the memory."""
+    number = 0
+
+    def count(*_: object) -> None:
+        nonlocal number
+        number += 1
+        if number > _MOST_TENSORS:
+            raise OptionError(f"{where}: more than {_MOST_TENSORS:,} tensors and layers; lower the number of layers")
+
+    hooks = [
+        register_module_parameter_registration_hook(count),
+        register_module_module_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

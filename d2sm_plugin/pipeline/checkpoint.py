@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -152,7 +152,7 @@ class CheckpointStore:
             return path, problems
         raise CheckpointError(f"{problems[0] if problems else self.states}; there is no other training state")
 
-    def clear_up(self, iteration: int, labels: Sequence[str]) -> list[str]:
+    def clear_up(self, iteration: int, labels: Sequence[str], tell: Callable[[str], object]) -> None:
         """Make way for the steps after one that is continued from, in a folder that no other process is writing to.
 
         Old checkpoints that a killed process was about to remove are removed. Training states of later steps, damaged
@@ -161,21 +161,17 @@ class CheckpointStore:
         Args:
             iteration: the step.
             labels: of the networks, as in :meth:`save`.
-
-        Returns:
-            A line for each state that was renamed.
+            tell: gets a line for each state that was renamed.
 
         Raises:
             CheckpointError: when the system refuses to rename or remove one.
         """
-        lines = []
         for later in (one for one in self.iterations() if one > iteration):
             path = self.states / f"{later}.state"
             with _changing(path):
                 os.replace(path, path.with_suffix(".state.old"))
-            lines.append(f"{path}: of a later step than {iteration:,}, renamed to {later}.state.old")
+            tell(f"{path}: of a later step than {iteration:,}, renamed to {later}.state.old")
         self._remove_old(labels)
-        return lines
 
     def load(self, state_path: str | Path, networks: Mapping[str, Mapping[str, nn.Module]]) -> dict[str, Any]:
         """Load the networks that belong to a training state, and return the state.

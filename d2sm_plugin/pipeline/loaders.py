@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from d2sm_plugin.data.dataset_checks import CheckedDataset
 from d2sm_plugin.data.dataset_options import LoaderOptions, read_dataset_options
 from d2sm_plugin.data.draw_order import DrawOrder
-from d2sm_plugin.data.draws import DrawSampler, SeededDraws
+from d2sm_plugin.data.draws import Draw, DrawSampler, SeededDraws
 from d2sm_plugin.data.host_datasets import host_dataset_options
 from d2sm_plugin.data.joined_datasets import JoinedDatasets
 from d2sm_plugin.data.paired_images import check_paired_images
@@ -79,9 +79,8 @@ class TrainBatches:
         batch_size = block.get("batch_size_per_gpu", LoaderOptions.model_fields["batch_size_per_gpu"].default)
         workers = block.get("num_worker_per_gpu", LoaderOptions.model_fields["num_worker_per_gpu"].default)
         self.joint_batch = batch_size * world_size
-        order = draw_order(blocks, [len(part) for part in parts.values()], seed)  # type: ignore[arg-type]
-        sampler = DrawSampler(order, batch_size, rank, world_size, drawn)
-        self.epoch_length = order.epoch_length
+        self.order = draw_order(blocks, [len(part) for part in parts.values()], seed)  # type: ignore[arg-type]
+        sampler = DrawSampler(self.order, batch_size, rank, world_size, drawn)
         self.loader = DataLoader(
             SeededDraws(dataset, seed),
             batch_sampler=sampler,
@@ -99,10 +98,14 @@ class TrainBatches:
                 self.drawn += self.joint_batch
                 yield batch
 
+    def first_sample(self) -> dict[str, Any]:
+        """Return the sample that is read first, as the training will read it."""
+        return self.loader.dataset[Draw(self.drawn, self.order.sample(self.drawn))]
+
     @property
     def epoch(self) -> int:
         """Passes over the data that are complete."""
-        return self.drawn // self.epoch_length
+        return self.drawn // self.order.epoch_length
 
 
 def draw_order(blocks: Mapping[str, Mapping[str, Any]], lengths: Sequence[int], seed: int) -> DrawOrder:

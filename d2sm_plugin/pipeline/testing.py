@@ -62,6 +62,7 @@ def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[in
             loaders = build_evaluation_loaders(datasets, ("test", "val"), options["rank"], options["world_size"])
             model = build_model(options)
             evaluator = Evaluator(options, loaders, folder.visualization, True, model.device)
+            evaluator.try_sets(model)
             on_first_rank(make_folder)
             for line in (versions(), *options["notes"]):
                 logger.info(line)

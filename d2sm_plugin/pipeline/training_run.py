@@ -12,6 +12,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from d2sm_plugin.errors import CheckpointError, D2SMError, OptionError, OtherRankError, TrainingError
+from d2sm_plugin.models.data_check import check_training_sample
 from d2sm_plugin.options.data_sets import training_blocks
 from d2sm_plugin.pipeline.best import BestMetrics
 from d2sm_plugin.pipeline.build import build_model
@@ -100,8 +101,7 @@ class TrainingRun:
         self.folder.start(self.option_file, self.options, resume)
         log_to_file(self.folder.path, "train", self.options["name"])
         if resume:
-            for line in self.store.clear_up(self.done, list(self.model.networks())):
-                self.logger.warning(line)
+            self.store.clear_up(self.done, list(self.model.networks()), self.logger.warning)
             MetricsFile(self.folder.metrics_file).forget_after(self.done)
 
     def _state_to_continue(self) -> dict[str, Any] | None:
@@ -123,7 +123,8 @@ class TrainingRun:
         loaders = build_evaluation_loaders(options["datasets"], ("val",), self.rank, self.world_size)
         self.model = build_model(options)
         self.evaluator = Evaluator(options, loaders, self.folder.visualization, False, self.model.device)
-        self.evaluator.try_metrics()
+        check_training_sample(self.model, self.data.first_sample())
+        self.evaluator.try_sets(self.model)
         seed_everything(options["manual_seed"] + self.rank)
 
     def _continue_from(self, state: Mapping[str, Any], changes: ResumeChanges) -> None:

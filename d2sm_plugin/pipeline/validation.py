@@ -15,6 +15,8 @@ from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import check_numbers, to_uint8
+from d2sm_plugin.models.d2sm_model import D2SMModel
+from d2sm_plugin.models.data_check import check_inputs
 from d2sm_plugin.pipeline.distributed import gather_objects, world
 from d2sm_plugin.pipeline.image_records import ImageRecord
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
@@ -152,17 +154,23 @@ class Evaluator:
         """Classes whose pixels are counted; none without ``val.segmentation``."""
         return self.segmentation.classes.names if self.segmentation is not None else ()
 
-    def try_metrics(self) -> None:
-        """Measure the first image of every set against itself, so that a metric that cannot fails before a training.
+    def try_sets(self, model: D2SMModel) -> None:
+        """Try the first image of every set, so that what cannot be restored or measured fails before a run.
+
+        The network must take what the sample gives, and the metrics measure the image against itself.
+
+        Args:
+            model: that will restore.
 
         Raises:
-            OptionError: naming the metric and the image.
+            OptionError: naming the data set or the metric and the image.
         """
         for loader in self.loaders.values():
-            if not self.metrics or not len(loader.dataset):
+            if not len(loader.dataset):
                 continue
             with untouched_random_state():
                 sample = loader.dataset[0]
+            check_inputs(model.best_network, sample, loader.where)
             batch = {name: [value] for name, value in sample.items()}
             self._measure(image_keys(batch)[0], _image_row(batch, batch.get("gt", batch["lq"]), 0))
 

@@ -207,6 +207,9 @@ def test_other_contents_are_refused(files):
     savemat(coarse, {"other": np.ones(3)}, do_compression=True)
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_weights(MSCNN(), coarse)
+    savemat(coarse, {"net": np.zeros(9 << 20)}, do_compression=True)  # a thousand times the size of the file
+    with pytest.raises(CheckpointError, match=r"cannot be read \(it unpacks to more than 64 MiB\)"):
+        load_weights(MSCNN(), coarse)
     write_mat(coarse, [{"filters": "text", "biases": np.ones(1)}])
     with pytest.raises(CheckpointError, match="a layer's filters are"):
         load_weights(MSCNN(), coarse)

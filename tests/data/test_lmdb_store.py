@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import struct
 import threading
 
 import lmdb
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.data import lmdb_store
 from d2sm_plugin.data.image_store import open_images
-from d2sm_plugin.data.lmdb_store import LmdbReader, SharedLmdbBackend, read_meta_info
+from d2sm_plugin.data.lmdb_store import LmdbReader, SharedLmdbBackend, close_environment, read_meta_info
 from d2sm_plugin.errors import DataError, OptionError
 
 
@@ -125,6 +126,22 @@ def test_damaged_lmdbs(tmp_path, damage, message):
     with pytest.raises(DataError, match=message) as error:
         open_images(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_damaged_index(tmp_path):
+    path = image_store(tmp_path / "a.lmdb")
+    reader = LmdbReader(path)
+    key = reader.keys()[0]
+    close_environment(path)
+    data = bytearray((path / "data.mdb").read_bytes())
+    for page in range(2, len(data) // 4096):  # behind the two that describe the file
+        if struct.unpack_from("<H", data, 4096 * page + 10)[0] & 2:
+            struct.pack_into("<H", data, 4096 * page + 10, 4)  # no leaf of the tree any more
+    (path / "data.mdb").write_bytes(data)
+    with pytest.raises(DataError, match=r"the list of records cannot be read .*prepare it again"):
+        reader.keys()
+    with pytest.raises(DataError, match=f"record '{key}' cannot be read"):
+        reader.get(key)
 
 
 def test_an_lmdb_without_records(tmp_path):

@@ -49,6 +49,7 @@ def refusal(raw, is_train=True) -> str:
         ("network_g.num_layers", True, "network_g.num_layers: expected an integer, got True"),
         ("network_g.num_layers", 0, "network_g.num_layers: expected a number of at least 1, got 0"),
         ("network_g.num_layers", 1, "network_g: FFDNet: num_layers is 1"),
+        ("network_g.num_layers", 10**8, "network_g: more than 20,000 tensors and layers; lower the number of layers"),
         ("network_g.type", ["X"], "network_g.type: expected a name, got ['X']; known: "),
         ("network_g", {"type": "RRDBNet", "num_in_ch": "3", "num_out_ch": 3}, "network_g.num_in_ch: expected an integ"),
         ("network_g", {"type": "MSRResNet", "upscale": 5}, "network_g: MSRResNet refuses these values ("),
@@ -108,6 +109,8 @@ def refusal(raw, is_train=True) -> str:
          "train.scheduler: CosineAnnealingRestartLR refuses these values: periods and restart_weights"),
         ("train.scheduler", {"type": "CosineAnnealingRestartLR", "periods": [0, 10], "restart_weights": [1, 1]},
          "train.scheduler.periods.0: expected a number of at least 1"),
+        ("train.scheduler", {"type": "CosineAnnealingLR", "T_max": 8},
+         "train.scheduler.T_max: after 8 steps the learning rate rises again, and train.total_iter is 10; make it"),
         ("train.scheduler", {"type": "ExponentialLR", "gamma": -1.5}, "train.scheduler: ExponentialLR makes the learn"),
         ("train.scheduler", {"type": "PolynomialLR", "total_iters": 4},
          "train.scheduler: PolynomialLR makes the learning rate 0 from step 5 on, and train.total_iter is 10"),
@@ -193,6 +196,18 @@ def test_what_does_not_go_together(changes, message):
     for path, value in changes.items():
         raw = changed(path, value, raw)
     assert refusal(raw).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["half", "forward", "_modules", "a.b"])
+def test_names_that_torch_uses_are_none_for_objectives(name):
+    raw = changed("val.metrics", {})
+    raw["train"][f"{name}_opt"] = {"type": "L1Loss"}
+    assert refusal(raw).startswith(f"train.{name}_opt: no objective can be called '{name}'")
+
+
+def test_a_cosine_as_long_as_the_training():
+    for steps in (9, 10, 20):
+        validate_options(changed("train.scheduler", {"type": "CosineAnnealingLR", "T_max": steps}))
 
 
 def test_checks_leave_the_random_generators_alone():

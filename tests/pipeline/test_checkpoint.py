@@ -38,12 +38,14 @@ def test_what_is_in_the_way_of_a_continued_run(tmp_path):
         store.save(step, nets, STATE)
     store.keep = 1
     (store.models / "net_g_5.safetensors").unlink()  # a process was killed before it removed the state as well
-    (line,) = store.clear_up(15, ["net_g"])
-    assert line.endswith("20.state: of a later step than 15, renamed to 20.state.old")
+    lines = []
+    store.clear_up(15, ["net_g"], lines.append)
+    assert lines == [f"{store.states / '20.state'}: of a later step than 15, renamed to 20.state.old"]
     assert sorted(f.name for f in store.states.iterdir()) == ["15.state", "20.state.old"]
     left = [f"net_g_{moment}.safetensors" for moment in ("15", "20", "latest")]
     assert sorted(f.name for f in store.models.iterdir()) == left
-    assert store.clear_up(15, ["net_g"]) == []
+    store.clear_up(15, ["net_g"], lines.append)
+    assert len(lines) == 1
 
 
 def test_a_write_that_fails_keeps_the_old_file(tmp_path, full_disk):
