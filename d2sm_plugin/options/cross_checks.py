@@ -181,13 +181,13 @@ def _check_scale(network: nn.Module, dataset: Mapping[str, Any], crop: int | Non
     if crop is None or next(network.parameters(), torch.empty(0)).device.type != "meta":
         return
     channels = 1 if dataset.get("color") in ("gray", "y") else 3
-    batch = {"lq": torch.empty(1, channels, crop // scale, crop // scale), "sigma": torch.empty(1, 1, 1, 1)}
+    shapes = {"lq": (1, channels, crop // scale, crop // scale), "sigma": (1, 1, 1, 1)}
     names = network_inputs(network)
-    if any(name not in batch for name in names):
+    if any(name not in shapes for name in names):
         return
     try:
         with torch.no_grad(), torch.device("meta"):
-            restored = named_outputs(network(*(batch[name].to("meta") for name in names)))["restored"]
+            restored = named_outputs(network(*(torch.empty(shapes[name]) for name in names)))["restored"]
     except Exception:  # noqa: BLE001  # what it computes may have no meaning without values; the first step will tell
         return
     if restored.ndim == 4 and tuple(restored.shape[-2:]) != (crop, crop):

@@ -205,6 +205,11 @@ def test_names_that_torch_uses_are_none_for_objectives(name):
     assert refusal(raw).startswith(f"train.{name}_opt: no objective can be called '{name}'")
 
 
+@pytest.mark.parametrize("crop", [10**7, 2**62])
+def test_no_memory_is_taken_for_a_trial(crop):
+    validate_options(changed("datasets.train.gt_size", crop))
+
+
 def test_a_cosine_as_long_as_the_training():
     for steps in (9, 10, 20):
         validate_options(changed("train.scheduler", {"type": "CosineAnnealingLR", "T_max": steps}))
