@@ -6,12 +6,12 @@ CVPR 2019, section 4.4 (haze).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images, conv_act, pad_to_multiple, reflect_conv
+from d2sm_plugin.archs.renaming import Renaming
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -127,32 +127,23 @@ class DuRN(nn.Module):
     @staticmethod
     def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map the tensor names of the published network to ours; others stay as they are."""
-        return {_own_name(name): tensor for name, tensor in state.items()}
+        return _NAMES.tensors(state)
 
 
-#: Published name -> ours, all of them applied.
-_NAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^conv1\.", "head.0.0."),
-        (r"^conv2\.", "head.1.0."),
-        (r"^conv3\.", "reduce.0."),
-        (r"^upconv([12])\.conv2d\.", r"up\1.0."),
-        (r"^conv4\.conv2d\.", "up1.2."),
-        (r"^conv5\.conv2d\.", "up2.2."),
-        (r"^end_conv\.", "tail."),
-        (r"^rud(\d+)\.", lambda match: f"blocks.{int(match[1]) - 1}."),
-        (r"\.conv_pre\.conv2d\.", ".up.0."),
-        (r"\.up_conv\.conv2d\.", ".up.2."),
-        (r"\.down_conv\.conv2d\.", ".down."),
-        (r"\.(conv[12])\.conv2d\.", r".\1."),
-        (r"\.se\.se\.fc\.", ".attention.weigh."),
-        (r"\.se\.", ".attention."),
-    )
+#: Published name -> ours.
+_NAMES = Renaming(
+    (r"^conv1\.", "head.0.0."),
+    (r"^conv2\.", "head.1.0."),
+    (r"^conv3\.", "reduce.0."),
+    (r"^upconv([12])\.conv2d\.", r"up\1.0."),
+    (r"^conv4\.conv2d\.", "up1.2."),
+    (r"^conv5\.conv2d\.", "up2.2."),
+    (r"^end_conv\.", "tail."),
+    (r"^rud(\d+)\.", lambda match: f"blocks.{int(match[1]) - 1}."),
+    (r"\.conv_pre\.conv2d\.", ".up.0."),
+    (r"\.up_conv\.conv2d\.", ".up.2."),
+    (r"\.down_conv\.conv2d\.", ".down."),
+    (r"\.(conv[12])\.conv2d\.", r".\1."),
+    (r"\.se\.se\.fc\.", ".attention.weigh."),
+    (r"\.se\.", ".attention."),
 )
-
-
-def _own_name(name: str) -> str:
-    for published, replacement in _NAMES:
-        name = published.sub(replacement, name)
-    return name

@@ -5,13 +5,13 @@ Source: Liu et al., "GridDehazeNet: Attention-Based Multi-Scale Network for Imag
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import ResidualDenseBlock, check_images, conv_act
+from d2sm_plugin.archs.renaming import Renaming
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
@@ -123,30 +123,21 @@ class GridDehazeNet(nn.Module):
     @staticmethod
     def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map the tensor names of the published network to ours; others stay as they are."""
-        return {_own_name(name): tensor for name, tensor in state.items()}
+        return _NAMES.tensors(state)
 
 
-#: Published name -> ours, all of them applied.
-_NAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^coefficient$", "attention"),
-        (r"^conv_in\.", "head.0."),
-        (r"^rdb_in\.", "head.1."),
-        (r"^rdb_out\.", "tail.0."),
-        (r"^conv_out\.", "tail.1."),
-        (r"^rdb_module\.", "along."),
-        (r"^downsample_module\.(\d_\d)\.conv1\.", r"down.\1.0.0."),
-        (r"^downsample_module\.(\d_\d)\.conv2\.", r"down.\1.1.0."),
-        (r"^upsample_module\.(\d_\d)\.deconv\.", r"up.\1.up."),
-        (r"^upsample_module\.", "up."),
-        (r"\.residual_dense_layers\.(\d+)\.conv\.", r".layers.\1."),
-        (r"\.conv_1x1\.", ".merge."),
-    )
+#: Published name -> ours.
+_NAMES = Renaming(
+    (r"^coefficient$", "attention"),
+    (r"^conv_in\.", "head.0."),
+    (r"^rdb_in\.", "head.1."),
+    (r"^rdb_out\.", "tail.0."),
+    (r"^conv_out\.", "tail.1."),
+    (r"^rdb_module\.", "along."),
+    (r"^downsample_module\.(\d_\d)\.conv1\.", r"down.\1.0.0."),
+    (r"^downsample_module\.(\d_\d)\.conv2\.", r"down.\1.1.0."),
+    (r"^upsample_module\.(\d_\d)\.deconv\.", r"up.\1.up."),
+    (r"^upsample_module\.", "up."),
+    (r"\.residual_dense_layers\.(\d+)\.conv\.", r".layers.\1."),
+    (r"\.conv_1x1\.", ".merge."),
 )
-
-
-def _own_name(name: str) -> str:
-    for published, replacement in _NAMES:
-        name = published.sub(replacement, name)
-    return name

@@ -9,6 +9,8 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2sm_plugin.archs.renaming import Renaming
+
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, norm: bool, stride: int = 1) -> list[nn.Module]:
     """Return a convolution that keeps the size (at stride 1), and its batch normalisation if there is one."""
@@ -97,7 +99,7 @@ def make_stem(in_channels: int, out_channels: int, norm: bool) -> nn.Sequential:
 
 
 #: Published name of a part -> ours, wherever it occurs.
-_NAMES = (
+_NAMES = Renaming(
     (r"\bpre_conv_block\.", "stem."),
     (r"\bconv_block\.", "body."),
     (r"\bskip_layer\.(?=\d)", "project."),
@@ -118,7 +120,5 @@ def rename_hourglass(state: Mapping[str, Tensor], levels: int = 4) -> dict[str, 
 
 
 def _rename(name: str, levels: int) -> str:
-    for pattern, replacement in _NAMES:
-        name = re.sub(pattern, replacement, name)
-    # there, levels are counted from the innermost, 1 to 4
-    return re.sub(r"\bres(\d)_(\d)\.", lambda m: f"levels.{levels - int(m[1])}.{_WAYS[m[2]]}.", name)
+    # There, levels are counted from the innermost, 1 to 4.
+    return re.sub(r"\bres(\d)_(\d)\.", lambda m: f"levels.{levels - int(m[1])}.{_WAYS[m[2]]}.", _NAMES(name))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import LEAKY_SLOPE, check_images
+from d2sm_plugin.archs.renaming import Pattern, Renaming
 from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.registry import ARCH_REGISTRY, register
@@ -220,19 +220,13 @@ def _enlarge(images: Tensor, factor: int) -> Tensor:
     return images if factor == 1 else F.interpolate(images, scale_factor=factor, mode="nearest")
 
 
-#: Replacement of a pattern, as re.sub takes it.
-_NewName = str | Callable[[re.Match[str]], str]
 #: Published name of what an equalised convolution holds -> ours.
 _EQUALISED = ((r"\.conv\.weight_orig$", ".weight"), (r"\.conv\.bias$", ".bias"))
 
 
-def _convert(state: Mapping[str, Tensor], names: Sequence[tuple[str, _NewName]], num_stages: int) -> dict[str, Tensor]:
+def _convert(state: Mapping[str, Tensor], names: Sequence[Pattern], num_stages: int) -> dict[str, Tensor]:
     """Rename what a published checkpoint holds; its growth, which is beside the tensors there, is complete."""
     if _GROWTH in state:
         return dict(state)
-    converted = {_GROWTH: torch.tensor([num_stages, 1.0], dtype=torch.float64)}
-    for name, value in state.items():
-        for pattern, replacement in (*_EQUALISED, *names):
-            name = re.sub(pattern, replacement, name)
-        converted[name] = value
-    return converted
+    growth = {_GROWTH: torch.tensor([num_stages, 1.0], dtype=torch.float64)}
+    return growth | Renaming(*_EQUALISED, *names).tensors(state)

@@ -15,7 +15,7 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.features.interface import feature_map_of
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
-from d2sm_plugin.losses.image_check import check_range, check_shapes
+from d2sm_plugin.losses.image_check import ImageCheck
 from d2sm_plugin.losses.spatial_sampler import SpatialSampler
 from d2sm_plugin.registry import FEATURE_REGISTRY, LOSS_REGISTRY, register
 from d2sm_plugin.statistics.precision import full_precision
@@ -77,7 +77,7 @@ class ContextualLoss(FrozenNetworkObjective):
                 raise OptionError(f"ContextualLoss.{name}: expected a number above 0, got {value!r}")
         self.sampler = SpatialSampler(max_positions, "batch", seed)
         self.bandwidth, self.epsilon, self.loss_weight = bandwidth, epsilon, loss_weight
-        self._range_checked = False
+        self._check = ImageCheck()
 
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Return the weighted loss, a scalar.
@@ -89,10 +89,7 @@ class ContextualLoss(FrozenNetworkObjective):
         Raises:
             ShapeError: for images of wrong shape and, at the first call, of another value range.
         """
-        check_shapes(restored, clear)
-        if not self._range_checked:
-            check_range(restored, clear)
-            self._range_checked = True
+        self._check(restored, clear)
         generated, target = self.sampler(self.network, restored, clear.detach())
         with full_precision(restored.device):
             generated, target = _at_least_float(generated), _at_least_float(target)

@@ -11,6 +11,20 @@ _TOLERANCE = 1e-3
 _OTHER_RANGES = (("[0, 255]", 255.0, 0.0, "divide them by 255"), ("[-1, 1]", 2.0, -1.0, "map them by (x + 1) / 2"))
 
 
+class ImageCheck:
+    """Checks of every call of an objective: shapes each time, and the value range, which waits for the device, once."""
+
+    def __init__(self) -> None:
+        self._range_is_known = False
+
+    def __call__(self, restored: Tensor, clear: Tensor) -> None:
+        """Raise a ShapeError for images that cannot be compared."""
+        check_shapes(restored, clear)
+        if not self._range_is_known:
+            check_range(restored, clear)
+            self._range_is_known = True
+
+
 def check_shapes(restored: Tensor, clear: Tensor) -> None:
     """Raise a ShapeError unless both are floating point images (B, C, H, W) of one shape."""
     if restored.ndim != 4 or restored.shape != clear.shape or restored.shape[0] == 0:

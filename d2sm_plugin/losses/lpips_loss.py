@@ -14,7 +14,7 @@ from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import CheckpointError, OptionError, suggest
 from d2sm_plugin.extras import import_extra
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
-from d2sm_plugin.losses.image_check import check_range, check_shapes
+from d2sm_plugin.losses.image_check import ImageCheck
 from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.precision import full_precision
 from d2sm_plugin.weights import read_weights
@@ -63,7 +63,7 @@ class LPIPSLoss(FrozenNetworkObjective):
             _load_trunk(network.net, _imagenet(net) if trunk == "imagenet" else read_weights(trunk), net, trunk)
         super().__init__(network)
         self.net, self.loss_weight = net, loss_weight
-        self._range_checked = False
+        self._check = ImageCheck()
 
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Return the weighted distance, a scalar.
@@ -76,16 +76,13 @@ class LPIPSLoss(FrozenNetworkObjective):
             ShapeError: for images of wrong shape and, at the first call, of another value range.
             OptionError: for images that are too small for the network.
         """
-        check_shapes(restored, clear)
+        self._check(restored, clear)
         least = _TRUNKS[self.net][1]
         if min(restored.shape[-2:]) < least:
             raise OptionError(
                 f"LPIPSLoss.net: '{self.net}' needs images of at least {least}x{least}, got {restored.shape[-2]}x"
                 f"{restored.shape[-1]}; set a larger datasets.train.gt_size"
             )
-        if not self._range_checked:
-            check_range(restored, clear)
-            self._range_checked = True
         with torch.no_grad():
             targets = self._features(clear)
         features = self._features(restored)

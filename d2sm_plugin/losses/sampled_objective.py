@@ -12,7 +12,7 @@ from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.features import build_extractor
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.gather import check_equal_rows, gather_rows
-from d2sm_plugin.losses.image_check import check_range, check_shapes
+from d2sm_plugin.losses.image_check import ImageCheck
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.losses.shorthands import as_sampler
 
@@ -40,7 +40,8 @@ class SampledObjective(FrozenNetworkObjective):
         name = type(self).__name__
         super().__init__(build_extractor(extractor, f"{name}.extractor"))
         self.patches = as_sampler(patches, Sampler, f"{name}.patches")
-        self._range_checked = self._rows_checked = False  # checks that wait for the device are made once
+        self._check = ImageCheck()
+        self._rows_checked = False  # a check that waits for the other processes is made once
 
     @property
     def extractor(self) -> nn.Module:
@@ -62,10 +63,7 @@ class SampledObjective(FrozenNetworkObjective):
         Raises:
             ShapeError: for images of wrong shape and, at the first call, of another value range.
         """
-        check_shapes(restored, clear)
-        if not self._range_checked:
-            check_range(restored, clear)
-            self._range_checked = True
+        self._check(restored, clear)
         pair = self._of_this_process(restored, clear.detach())
         if not self.training:
             return pair

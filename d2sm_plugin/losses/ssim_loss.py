@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.extras import import_extra
-from d2sm_plugin.losses.image_check import check_range, check_shapes
+from d2sm_plugin.losses.image_check import ImageCheck
 from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.precision import full_precision
 
@@ -44,7 +44,7 @@ class _StructuralSimilarity(nn.Module):
         self._similarity = getattr(package, self.function)
         self.register_buffer("window", _gaussian(), persistent=False)  # the package would send it to the GPU every time
         self.loss_weight = loss_weight
-        self._range_checked = False
+        self._check = ImageCheck()
 
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Return ``loss_weight * (1 - similarity)``, the mean over images and channels.
@@ -56,16 +56,13 @@ class _StructuralSimilarity(nn.Module):
         Raises:
             ShapeError: for images of wrong shape, too small, and, at the first call, of another value range.
         """
-        check_shapes(restored, clear)
+        self._check(restored, clear)
         height, width = restored.shape[-2:]
         if min(height, width) < self.least:
             raise ShapeError(
                 f"{type(self).__name__}: images of {height}x{width} are too small, both sides must have at least "
                 f"{self.least} pixels; {self.remedy}"
             )
-        if not self._range_checked:
-            check_range(restored, clear)
-            self._range_checked = True
         with full_precision(restored.device), _full_convolutions():
             similarity = self._similarity(
                 _at_least_float(restored),

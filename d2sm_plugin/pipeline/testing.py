@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from d2sm_plugin.arguments import Parser
-from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline.build import build_model
+from d2sm_plugin.pipeline.command_line import run_parser
 from d2sm_plugin.pipeline.distributed import on_first_rank, start_processes, stop_processes
 from d2sm_plugin.pipeline.experiment import Folder, versions
 from d2sm_plugin.pipeline.image_records import RECORDS, write_records
 from d2sm_plugin.pipeline.loaders import build_evaluation_loaders
-from d2sm_plugin.pipeline.metrics_file import MetricsFile
+from d2sm_plugin.pipeline.metrics_file import MetricsFile, Results
 from d2sm_plugin.pipeline.report import result_table
 from d2sm_plugin.pipeline.run_log import log_to_file, log_traceback, run_log
 from d2sm_plugin.pipeline.validation import Evaluator
@@ -22,14 +21,8 @@ from d2sm_plugin.pipeline.validation import Evaluator
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Test as the command line says; see ``--help``."""
-    parser = Parser(description="Restore and measure the test sets of an option file.")
-    add_custom_import(parser)
-    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file, or name of a shipped one")
-    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
+    parser = run_parser("Restore and measure the test sets of an option file.", "val:tile=512")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument(
-        "--force_yml", nargs="+", default=[], metavar="a:b=c", help="override options, e.g. val:tile=512"
-    )
     args = parser.parse_args(argv)
     options = read_options(args.opt, is_train=False, force=args.force_yml)
     options |= start_processes(args.launcher, options["num_gpu"])
@@ -40,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[int, dict[str, float]]]:
+def run_test(options: Mapping[str, Any], option_file: str) -> Results:
     """Restore every image of every test set, measure, and write pictures, a table and two CSV files.
 
     Args:
@@ -69,7 +62,6 @@ def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[in
             if not options["path"]["pretrain_network_g"]:
                 logger.warning("path.pretrain_network_g is not given: the network's weights are random.")
             results = evaluator.run(model, 0)
-            assert results is not None  # nobody asks it to stop
             on_first_rank(lambda: MetricsFile(folder.metrics_file).add(0, results))
             on_first_rank(lambda: write_records(folder.path / RECORDS, evaluator.by_image, evaluator.class_names))
         except Exception as error:
@@ -77,4 +69,4 @@ def run_test(options: Mapping[str, Any], option_file: str) -> dict[str, tuple[in
             raise
         logger.info("Results:\n" + result_table(results))
         logger.info(f"Pictures, metrics.csv and by_image.csv: {folder.path}")
-    return dict(results)
+    return results

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from d2sm_plugin.arguments import Parser
-from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.options.reader import read_options
+from d2sm_plugin.pipeline.command_line import run_parser
 from d2sm_plugin.pipeline.distributed import start_processes, stop_processes
 from d2sm_plugin.pipeline.training_run import TrainingRun
 
@@ -23,16 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(argv: Sequence[str] | None = None) -> bool:
     """Train as the command line says; returns False when the training was asked to stop before its end."""
-    parser = Parser(description="Train a restoration network with the objectives of an option file.")
-    add_custom_import(parser)
-    parser.add_argument("-opt", "--opt", required=True, metavar="FILE", help="option file, or name of a shipped one")
-    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="pytorch: under torchrun")
+    parser = run_parser("Train a restoration network with the objectives of an option file.", "train:total_iter=100")
     parser.add_argument("--auto_resume", action="store_true", help="continue the run of that name where it stopped")
     parser.add_argument(
         "--debug", action="store_true", help="validate and save every 8 steps, log every step, show tracebacks"
-    )
-    parser.add_argument(
-        "--force_yml", nargs="+", default=[], metavar="a:b=c", help="override options, e.g. train:total_iter=100"
     )
     args = parser.parse_args(argv)
     options = read_options(args.opt, is_train=True, force=args.force_yml)

@@ -18,15 +18,16 @@ from d2sm_plugin.pipeline.best import BestMetrics
 from d2sm_plugin.pipeline.build import build_model
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore, describe_networks, read_state
 from d2sm_plugin.pipeline.curves import check_curves, open_curves
-from d2sm_plugin.pipeline.distributed import gather_objects, on_any_rank, on_first_rank
+from d2sm_plugin.pipeline.distributed import on_any_rank, on_first_rank
 from d2sm_plugin.pipeline.experiment import Folder, versions
 from d2sm_plugin.pipeline.interrupt import DeadWorkersWait, StopSignals
 from d2sm_plugin.pipeline.loaders import TrainBatches, build_evaluation_loaders
 from d2sm_plugin.pipeline.metrics_file import MetricsFile, Results
-from d2sm_plugin.pipeline.random_state import random_state, restore_random_state, seed_everything
+from d2sm_plugin.pipeline.random_state import restore_random_state, seed_everything
 from d2sm_plugin.pipeline.report import describe_model, result_lines
 from d2sm_plugin.pipeline.resume import ResumeChanges, kept_options
 from d2sm_plugin.pipeline.run_log import log_to_file, log_traceback, run_log
+from d2sm_plugin.pipeline.state_saver import StateSaver
 from d2sm_plugin.pipeline.step_log import StepLog
 from d2sm_plugin.pipeline.validation import Evaluator
 
@@ -54,7 +55,7 @@ class TrainingRun:
         self.store = CheckpointStore(
             self.folder.path, logger["keep_checkpoints"], f".{logger['weights_format']}", about
         )
-        self.done = self.saved = 0
+        self.done = 0
         seed_everything(options["manual_seed"])
         torch.backends.cudnn.benchmark = not options["deterministic"]
         if options["deterministic"]:
@@ -122,6 +123,7 @@ class TrainingRun:
         self.data = TrainBatches(blocks, options["manual_seed"], self.rank, self.world_size, drawn, pin_memory)
         loaders = build_evaluation_loaders(options["datasets"], ("val",), self.rank, self.world_size)
         self.model = build_model(options)
+        self.saver = StateSaver(self.store, self.model, self.kept_options, self.rank, self.logger)
         self.evaluator = Evaluator(options, loaders, self.folder.visualization, False, self.model.device)
         check_training_sample(self.model, self.data.first_sample())
         self.evaluator.try_sets(self.model)
@@ -140,7 +142,7 @@ class TrainingRun:
             ) from error
         generators = state["random"][self.rank] if self.rank < len(state["random"]) else state["random"][0]
         restore_random_state(generators)
-        self.done = self.saved = state["iter"]
+        self.done = self.saver.saved = state["iter"]
 
     def _describe(self, changes: ResumeChanges | None) -> None:
         sizes = f"{self.data.num_samples}; joint batch: {self.data.joint_batch} x {self.options['train']['accumulate']}"
@@ -161,11 +163,11 @@ class TrainingRun:
             if self.done < total:
                 self._loop(total)
         except _AskedToStop:
-            self._save(self.done)
+            self.saver.save(self.done, self.drawn)
             self.logger.info(f"Stopped after step {self.done:,} as asked; continue with --auto_resume.")
             return False
         except Exception:
-            self._rescue()
+            self.saver.rescue(self.done, self.drawn)
             raise
         self.logger.info(f"End of training: {self.folder.path}")
         return True
@@ -185,7 +187,7 @@ class TrainingRun:
                 if step < total:
                     group = self._fetch(batches, log)
                 if step % every == 0 or step == total:
-                    self._save(step)
+                    self.saver.save(step, self.drawn)
                 if self._validation_due(step):
                     self._validate(step)
                     log.pause()
@@ -204,7 +206,7 @@ class TrainingRun:
                 failure = error
         failed, asked = on_any_rank([failure is not None, self.signals.asked], self.model.device)
         if failed:
-            self._rescue(together=True)
+            self.saver.rescue(self.done, self.drawn, together=True)
             raise failure or OtherRankError("another process has no batch for the next step")
         if asked:
             raise _AskedToStop
@@ -224,51 +226,7 @@ class TrainingRun:
     def _asked_to_stop(self) -> bool:
         return on_any_rank([self.signals.asked], self.model.device)[0]
 
-    # -------------------------------------------------------------------------------------------- saving and measuring
-
-    def _save(self, step: int) -> None:
-        """Save the state after a step, on all ranks together.
-
-        Raises:
-            TrainingError: when weights are not finite; they are not saved.
-            CheckpointError: when it cannot be written.
-        """
-        if self.saved == step:
-            return
-        self.saved = step  # tried once
-        self._refuse_damage(step)
-        states = gather_objects(random_state())
-        on_first_rank(lambda: self._write_state(step, states))
-
-    def _write_state(self, step: int, random_states: list[Any]) -> None:
-        run_state = {"random": random_states, "drawn": self.drawn, "options": self.kept_options}
-        self.store.save(step, self.model.networks(), {**self.model.training_state(), **run_state})
-        self.logger.info(f"Checkpoint of step {step:,} saved.")
-
-    def _refuse_damage(self, step: int) -> None:
-        damage = self.model.damage()
-        if damage is not None:
-            newest = self.store.latest_state() or "none"
-            raise TrainingError(
-                f"step {step:,} is not saved: {damage}; the newest checkpoint: {newest}. Lower the learning rate, or "
-                f"set train.grad_clip"
-            )
-
-    def _rescue(self, together: bool = False) -> None:
-        """Save the state after the last step, if it is sound, before an error ends the run.
-
-        Unless all ranks do so ``together``, others may wait elsewhere, and the first one saves by itself.
-        """
-        if self.saved == self.done or (self.rank != 0 and not together):
-            return
-        try:
-            if together:
-                self._save(self.done)
-            else:
-                self._refuse_damage(self.done)
-                self._write_state(self.done, [random_state()])
-        except Exception as error:  # noqa: BLE001  # the one that ends the run is to be seen, whatever this is
-            self.logger.error(f"The state after step {self.done:,} is lost: {' '.join(str(error).split())}")
+    # ----------------------------------------------------------------------------------------------------- measuring
 
     def _validation_due(self, step: int) -> bool:
         every = self.options["val"]["val_freq"]
@@ -291,7 +249,7 @@ class TrainingRun:
             if wanted not in results[first][1]:
                 raise OptionError(f"val.save_best: no metric '{wanted}'; measured: {', '.join(results[first][1])}")
             if (first, wanted) in improved:
-                self._refuse_damage(step)
+                self.saver.refuse_damage(step)
                 for label, wrapped in self.model.networks().items():
                     self.store.save_network(label, f"best_{wanted.replace('/', '_')}", wrapped, step)
         self.metrics.add(step, results)

@@ -19,13 +19,11 @@ from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.data_check import check_inputs
 from d2sm_plugin.pipeline.distributed import gather_objects, world
 from d2sm_plugin.pipeline.image_records import ImageRecord
+from d2sm_plugin.pipeline.metrics_file import Results
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.registry import METRIC_REGISTRY, lookup
 from d2sm_plugin.seg.scorer import SegmentationScorer
-
-#: Name of a set -> number of its images, and the mean of each metric.
-Results = dict[str, tuple[int, dict[str, float]]]
 
 
 class Restores(Protocol):
