@@ -13,7 +13,7 @@ import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any
@@ -118,9 +118,13 @@ def _build_with_plugin(module: ModuleType) -> None:
     @functools.wraps(build)
     def build_model(opt: dict[str, Any]) -> Any:
         models = importlib.import_module("d2sm_plugin.models.host_models")  # torch and more: not at the top
-        return models.build_in_host(opt, build)
+        return models.build_in_host(opt, build, _build_plugin_model)
 
     vars(module)["build_model"] = build_model
+
+
+def _build_plugin_model(opt: Mapping[str, Any]) -> Any:
+    return importlib.import_module("d2sm_plugin.pipeline.host_trainer").build_in_host(opt)
 
 
 def _share_lmdbs(module: ModuleType) -> None:

@@ -24,7 +24,7 @@ BELOW = {
     "safe_yaml": ["errors"],
     "extras": ["errors", "install_host"],
     "registry": ["errors", "boundary"],
-    "host_import": ["registry", "compat"],
+    "host_import": ["pipeline", "compat"],
     "weight_files": ["files", "version"],
     "weights": ["weight_files"],
     "random_guard": [],
@@ -76,6 +76,9 @@ def imports(file: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "d2sm_plugin":
             modules = [node.module] if "." in node.module else [f"d2sm_plugin.{name.name}" for name in node.names]
             rooms |= {module.split(".")[1] for module in modules}
+        if isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            named = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
+            rooms |= {named.split(".")[1]} if named.startswith("d2sm_plugin.") else set()
     return rooms
 
 

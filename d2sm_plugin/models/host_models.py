@@ -6,7 +6,6 @@ save networks, optimisers and schedulers alone. :func:`adapt` and :func:`with_ob
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
@@ -87,12 +86,17 @@ class ObjectiveState:
                 term.step = number
 
 
-def build_in_host(opt: Mapping[str, Any], build: Callable[[Mapping[str, Any]], Any]) -> Any:
+def build_in_host(
+    opt: Mapping[str, Any],
+    build: Callable[[Mapping[str, Any]], Any],
+    build_plugin_model: Callable[[Mapping[str, Any]], Any],
+) -> Any:
     """Build the model that options of BasicSR's own trainer or tester name.
 
     Args:
         opt: as BasicSR has read them.
         build: its ``build_model``.
+        build_plugin_model: builds :class:`~d2sm_plugin.models.d2sm_model.D2SMModel` and its subclasses for it.
 
     Raises:
         OptionError: see :func:`adapt`; and for options that the plugin's own models refuse.
@@ -103,8 +107,7 @@ def build_in_host(opt: Mapping[str, Any], build: Callable[[Mapping[str, Any]], A
         MODEL_REGISTRY.register(with_objectives(lookup(MODEL_REGISTRY, base, "model_type")))
     line = lookup(MODEL_REGISTRY, name, "model_type").__mro__
     if any(cls.__module__ == "d2sm_plugin.models.d2sm_model" for cls in line):
-        trainer = importlib.import_module("d2sm_plugin.pipeline.host_trainer")  # a room above this one
-        return trainer.build_in_host(opt)
+        return build_plugin_model(opt)
     if opt.get("train") is not None:
         if base == name:
             _refuse_relative_weights(opt["train"], opt["train"], name)
