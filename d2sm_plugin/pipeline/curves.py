@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.errors import DependencyError, OptionError
 from d2sm_plugin.files import cannot_write
+from d2sm_plugin.options.schema import LoggerOptions
 from d2sm_plugin.pipeline.run_log import HOST_LOGGER
 
 
@@ -58,7 +59,7 @@ class Curves:
         logging.getLogger(HOST_LOGGER).error(told)
 
 
-def check_curves(logger: Mapping[str, Any]) -> None:
+def check_curves(logger: LoggerOptions) -> None:
     """Check that the curves which the ``logger`` block asks for can be drawn.
 
     Raises:
@@ -67,22 +68,22 @@ def check_curves(logger: Mapping[str, Any]) -> None:
     """
     if not uses_wandb(logger):
         return
-    if not logger["use_tb_logger"]:
+    if not logger.use_tb_logger:
         raise OptionError("logger.wandb: it reads TensorBoard's curves; set logger.use_tb_logger: true")
     if importlib.util.find_spec("wandb") is None:
         raise DependencyError("logger.wandb.project: this needs wandb: pip install wandb, or leave project empty (~)")
 
 
-def uses_wandb(logger: Mapping[str, Any]) -> bool:
+def uses_wandb(logger: LoggerOptions) -> bool:
     """Tell whether the ``logger`` block asks for Weights & Biases: not with an empty ``project``, as in BasicSR."""
-    return bool((logger["wandb"] or {}).get("project"))
+    return bool((logger.wandb or {}).get("project"))
 
 
-def open_curves(folder: Path, options: Mapping[str, Any], first_step: int) -> Curves:
+def open_curves(folder: Path, logger: LoggerOptions, options: Mapping[str, Any], first_step: int) -> Curves:
     """Return the writer of the run's curves; it draws none where they are switched off, and on ranks but the first."""
-    if not options["logger"]["use_tb_logger"] or options["name"].startswith("debug") or options["rank"] != 0:
+    if not logger.use_tb_logger or options["name"].startswith("debug") or options["rank"] != 0:
         return Curves(None, first_step)
-    if uses_wandb(options["logger"]):
+    if uses_wandb(logger):
         from basicsr.utils.logger import init_wandb_logger
 
         with foreign_code("logger.wandb: wandb"):

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from d2sm_plugin.blocks import read_block
 from d2sm_plugin.errors import CheckpointError, D2SMError, OptionError, OtherRankError, TrainingError
 from d2sm_plugin.models.data_check import check_training_sample
 from d2sm_plugin.options.data_sets import training_blocks
+from d2sm_plugin.options.schema import LoggerOptions, ValOptions
 from d2sm_plugin.pipeline.best import BestMetrics
 from d2sm_plugin.pipeline.build import build_model
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore, describe_networks, read_state
@@ -46,14 +48,18 @@ class TrainingRun:
 
     def __init__(self, options: dict[str, Any], option_file: str | Path, auto_resume: bool) -> None:
         self.options = options
+        self.val = read_block(ValOptions, options["val"], "val")
+        self.logging = read_block(LoggerOptions, options["logger"], "logger")
         self.kept_options = deepcopy(kept_options(options))
         self.option_file = option_file
         self.auto_resume = auto_resume
         self.rank, self.world_size = options["rank"], options["world_size"]
         self.folder = Folder(options["path"]["experiments_root"], options["name"])
-        logger, about = options["logger"], describe_networks(options)
         self.store = CheckpointStore(
-            self.folder.path, logger["keep_checkpoints"], f".{logger['weights_format']}", about
+            self.folder.path,
+            self.logging.keep_checkpoints,
+            f".{self.logging.weights_format}",
+            describe_networks(options),
         )
         self.done = 0
         seed_everything(options["manual_seed"])
@@ -74,7 +80,7 @@ class TrainingRun:
         with run_log(self.rank == 0) as self.logger, closing(self.folder):
             try:
                 self._start()
-                curves = open_curves(self.folder.tensorboard, self.options, self.done + 1)
+                curves = open_curves(self.folder.tensorboard, self.logging, self.options, self.done + 1)
                 with closing(curves) as self.curves, StopSignals() as self.signals:
                     return self._train()
             except Exception as error:
@@ -85,7 +91,7 @@ class TrainingRun:
 
     def _start(self) -> None:
         """Build everything, continue where there is something to continue, and only then make the run's folder."""
-        check_curves(self.options["logger"])
+        check_curves(self.logging)
         state, changes = self._state_to_continue(), None
         if state is not None:
             changes = ResumeChanges(state.get("options", self.kept_options), self.kept_options, state["iter"])
@@ -95,7 +101,7 @@ class TrainingRun:
             self._continue_from(state, changes)
         on_first_rank(lambda: self._make_folder(resume=state is not None))
         self.metrics = MetricsFile(self.folder.metrics_file)
-        self.best = BestMetrics(self.options["val"]["metrics"], self.metrics.rows)
+        self.best = BestMetrics(self.val.metrics, self.metrics.rows)
         self._describe(changes)
 
     def _make_folder(self, resume: bool) -> None:
@@ -173,7 +179,7 @@ class TrainingRun:
         return True
 
     def _loop(self, total: int) -> None:
-        every, warmup = self.options["logger"]["save_checkpoint_freq"], self.options["train"]["warmup_iter"]
+        every, warmup = self.logging.save_checkpoint_freq, self.options["train"]["warmup_iter"]
         log = StepLog(self.options, self.done, self.curves, self.rank == 0)
         workers = DeadWorkersWait()
         stream = closing(iter(self.data))  # its workers end with the loop, however that ends
@@ -229,7 +235,7 @@ class TrainingRun:
     # ----------------------------------------------------------------------------------------------------- measuring
 
     def _validation_due(self, step: int) -> bool:
-        every = self.options["val"]["val_freq"]
+        every = self.val.val_freq
         return bool(self.evaluator.loaders) and (
             step == self.options["train"]["total_iter"] or (every is not None and step % every == 0)
         )
@@ -243,7 +249,7 @@ class TrainingRun:
 
     def _keep_results(self, step: int, results: Results) -> None:
         improved = self.best.update(step, results)
-        wanted = self.options["val"]["save_best"]
+        wanted = self.val.save_best
         if wanted is not None:
             first = next(iter(results))
             if wanted not in results[first][1]:

@@ -11,12 +11,14 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from d2sm_plugin.blocks import read_block
 from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import check_numbers, to_uint8
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.data_check import check_inputs
+from d2sm_plugin.options.schema import ValOptions
 from d2sm_plugin.pipeline.distributed import gather_objects, world
 from d2sm_plugin.pipeline.image_records import ImageRecord
 from d2sm_plugin.pipeline.metrics_file import Results
@@ -111,13 +113,13 @@ class Evaluator:
         every_restored: bool,
         device: Any,
     ) -> None:
-        self.val = options["val"]
+        self.val = read_block(ValOptions, options["val"], "val")
         self.loaders = loaders
-        self.pictures = pictures if self.val["save_img"] else None
+        self.pictures = pictures if self.val.save_img else None
         self.every_restored = every_restored
-        self.metrics = {name: ImageMetric(block, f"val.metrics.{name}") for name, block in self.val["metrics"].items()}
-        block = self.val["segmentation"]
-        self.segmentation = SegmentationScorer(block, device) if block is not None else None
+        self.metrics = {name: ImageMetric(block, f"val.metrics.{name}") for name, block in self.val.metrics.items()}
+        judge = self.val.segmentation
+        self.segmentation = SegmentationScorer(judge, device) if judge is not None else None
         #: name of the set -> what was measured of each image, on every rank
         self.by_image: dict[str, list[ImageRecord]] = {}
 
@@ -178,13 +180,13 @@ class Evaluator:
         rows: list[tuple[str, dict[str, float]]] = []
         if self.segmentation is not None:
             self.segmentation.start()
-        shown = -(-self.val["max_pictures"] // world()[1]) if not self.every_restored else len(loader.dataset)
+        shown = -(-self.val.max_pictures // world()[1]) if not self.every_restored else len(loader.dataset)
         bar = tqdm(
             total=len(loader.dataset),
             desc=name,
             unit="image",
             leave=False,
-            disable=None if self.val["pbar"] and world()[0] == 0 else True,
+            disable=None if self.val.pbar and world()[0] == 0 else True,
         )
         with bar:
             for batches in loader.groups():
@@ -204,7 +206,7 @@ class Evaluator:
         """Restore a batch, and yield the key of each image, its pictures by name, and what was measured of it."""
         keys = image_keys(batch)
         with foreign_code(lambda: f"{type(model).__name__} in validation, {name}: {', '.join(keys)}"):
-            restored = model.restore(batch, self.val["tile"], self.val["tile_overlap"])
+            restored = model.restore(batch, self.val.tile, self.val.tile_overlap)
             extra = model.measure(batch, restored)
         check_numbers(restored, [f"{name}: the restored image '{key}'" for key in keys])
         if self.segmentation is not None:
@@ -217,7 +219,7 @@ class Evaluator:
         values: dict[str, float] = {}
         for name, metric in self.metrics.items():
             values[name] = metric(images["restored"], images.get("clean"), key)
-            if self.val["measure_input"]:
+            if self.val.measure_input:
                 if "clean" in images and images["input"].shape != images["clean"].shape:
                     raise OptionError("val.measure_input: input and clean image differ in size; switch it off")
                 values[f"{name}_input"] = metric(images["input"], images.get("clean"), key)
@@ -242,7 +244,7 @@ class Evaluator:
         if not self.every_restored:
             write_png(self.pictures / set_name / f"{key}_{iteration}.png", side_by_side(images))
             return
-        suffix = f"_{self.val['suffix']}" if self.val["suffix"] else ""
+        suffix = f"_{self.val.suffix}" if self.val.suffix else ""
         write_png(self.pictures / set_name / f"{key}{suffix}.png", images["restored"])
         write_png(self.pictures.parent / "comparison" / set_name / f"{key}.png", side_by_side(images))
 

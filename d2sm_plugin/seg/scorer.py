@@ -56,7 +56,7 @@ class SegmentationScorer:
     all of them, and :meth:`finish` sums the counts.
 
     Args:
-        opt: the block ``val.segmentation``, see :class:`SegmentationOptions`.
+        opt: the block ``val.segmentation``, as its typed model or as it stands in an option file.
         device: where the segmentation network runs.
 
     Raises:
@@ -66,8 +66,8 @@ class SegmentationScorer:
         DataError: when the labels cannot be opened.
     """
 
-    def __init__(self, opt: Mapping[str, Any], device: str | torch.device = "cpu") -> None:
-        self.options = read_segmentation_options(opt)
+    def __init__(self, opt: SegmentationOptions | Mapping[str, Any], device: str | torch.device = "cpu") -> None:
+        self.options = opt if isinstance(opt, SegmentationOptions) else read_segmentation_options(opt)
         self.labels = open_images(self.options.labels)
         self.segmentor = build_segmentor(
             self.options.config,
