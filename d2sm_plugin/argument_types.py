@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 @dataclass(frozen=True)
 class AtLeast:
-    """Marks a number that must not be smaller: ``Annotated[int, AtLeast(1)]``."""
+    """Mark of a number that must not be smaller: ``Annotated[int, AtLeast(1)]``."""
 
     least: float
 
 
 @dataclass(frozen=True)
 class BlockOf:
-    """Marks an argument that may be an option block with a ``type``: ``Annotated[Mapping | ..., BlockOf(REGISTRY)]``.
+    """Mark of an argument that may be an option block with a ``type``: ``Annotated[Mapping | ..., BlockOf(REGISTRY)]``.
 
     Attributes:
         registry: where the ``type`` is looked up.

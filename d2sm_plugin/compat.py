@@ -1,4 +1,4 @@
-"""Mends what keeps BasicSR 1.4.2 from importing beside current libraries and from resuming on a CPU, in memory only."""
+"""Mending of what keeps BasicSR 1.4.2 from importing beside current libraries and from resuming on a CPU; in memory."""
 
 from __future__ import annotations
 

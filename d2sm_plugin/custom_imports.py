@@ -113,7 +113,7 @@ def located(entry: str, folder: Path) -> str:
 
 
 class CustomImport(argparse.Action):
-    """Imports a module or file as soon as ``--custom-import`` is read."""
+    """Argument of a parser: a module or file is imported as soon as ``--custom-import`` is read."""
 
     def __call__(
         self,

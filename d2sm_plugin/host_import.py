@@ -34,7 +34,7 @@ def join_host() -> None:
 
 
 class _HostFinder(MetaPathFinder):
-    """Has the other finders find BasicSR's modules, and changes what is to be changed once they have run."""
+    """Finder of BasicSR's modules by way of the other finders; what is to be changed is changed once they have run."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
         if fullname not in CHANGES:

@@ -85,7 +85,7 @@ class ImagePart(nn.Module):
 
 
 class PriorNetwork(nn.Module):
-    """Estimates facial priors from the coarse face with two hourglasses, at half its size.
+    """Estimator of facial priors from the coarse face with two hourglasses, at half its size.
 
     Args:
         in_channels: of the first convolution's output.

@@ -21,7 +21,7 @@ HALF = COLUMNS // 2
 
 
 class Upsample(nn.Module):
-    """Doubles H and W by a transposed convolution and halves the channels by another one, each with a ReLU."""
+    """Step up: a transposed convolution doubles H and W, another one halves the channels, each with a ReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

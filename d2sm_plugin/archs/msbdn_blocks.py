@@ -39,7 +39,7 @@ def residual_group(channels: int, blocks: int = 3) -> nn.Sequential:
 
 
 class ResampleUnit(nn.Module):
-    """Halves or doubles H and W by one 4x4 convolution of stride 2, followed by its own PReLU.
+    """Step down or up: one 4x4 convolution of stride 2, and a PReLU of its own.
 
     Args:
         channels_in: channels of the input.
@@ -71,7 +71,7 @@ class Upsample(nn.Module):
 
 
 class DenseFeatureFusion(nn.Module):
-    """Corrects a feature by back-projection against every earlier one (DFF, section 3.3).
+    """Correction of a feature by back-projection against every earlier one (DFF, section 3.3).
 
     The current feature is carried to the scale of an earlier one, the difference there is carried back and added. This
     is repeated for all earlier features, the one most scales away first; each time it starts from the feature as

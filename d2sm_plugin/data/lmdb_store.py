@@ -56,7 +56,7 @@ class MetaLine:
 
 
 class LmdbReader:
-    """Reads the records of one LMDB in BasicSR's format.
+    """Reader of the records of one LMDB in BasicSR's format.
 
     Objects are cheap: all of one path share one environment (read only, without locks or read-ahead), in this process
     and, opened anew, in every child process. They pickle.

@@ -44,7 +44,7 @@ _GO_ON = "what it holds is kept: free some space and give the same command again
 
 
 class LmdbWriter:
-    """Writes ``NAME.lmdb`` by way of ``NAME.lmdb.partial``.
+    """Writer of ``NAME.lmdb`` by way of ``NAME.lmdb.partial``.
 
     Use it as a context manager: ``reuse`` once, ``put`` for every item that it did not name, then ``finish``. An item
     is one or more records that are stored together, known by an ``identity`` that says what they were made from.

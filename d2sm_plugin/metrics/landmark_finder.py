@@ -21,7 +21,7 @@ _STACK = re.compile(r"(?:stacks\.(\d+)\.predict|hg(\d+)_conv_pred)\.weight")
 
 
 class LandmarkFinder:
-    """Finds landmarks with a ``StackedHourglass``, whose size is read from its checkpoint.
+    """Finder of landmarks with a ``StackedHourglass``, whose size is read from its checkpoint.
 
     Args:
         checkpoint: weights trained with ``AlignmentModel``, or the published ``HG_68_CelebA.pth``.

@@ -1,4 +1,4 @@
-"""Trains a network that finds landmarks in faces."""
+"""Training of a network that finds landmarks in faces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains a network against a discriminator, whichever of the two is behind."""
+"""Training of a network against a discriminator, whichever of the two is behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains any restoration network with any set of objectives."""
+"""Training of any restoration network with any set of objectives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from d2sm_plugin.weights import load_weights
 
 @register(MODEL_REGISTRY)
 class D2SMModel(BaseModel):
-    """Owns a generator, its objectives and its optimiser, and performs training steps.
+    """A generator with its objectives and its optimiser, and their training step.
 
     It does what BasicSR's ``SRModel`` does (``pixel_opt``, ``perceptual_opt``, EMA, schedulers) for any number of
     ``*_opt`` blocks, on CPU, one GPU or many processes. Subclasses change :meth:`compute_losses`, or add networks.

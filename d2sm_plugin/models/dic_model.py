@@ -1,4 +1,4 @@
-"""Trains DICNet and DICGAN, with D2SM or without."""
+"""Training of DICNet and DICGAN, with D2SM or without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains a restoration network against a discriminator, besides any other objectives."""
+"""Training of a restoration network against a discriminator, besides any other objectives."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Networks = Mapping[str, Mapping[str, nn.Module]]  # label -> key -> network
 
 
 class StepGuard:
-    """Lets a step through only if losses and gradients are finite on every rank, and counts the others.
+    """Guard that lets a step through only if losses and gradients are finite on every rank, and counts the rest.
 
     Args:
         networks: as they are built; tensors that hold inf from the start, such as masks of attention, may keep it.

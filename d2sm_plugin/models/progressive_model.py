@@ -1,4 +1,4 @@
-"""Trains networks that grow in stages, against a discriminator that grows with them."""
+"""Training of networks that grow in stages, against a discriminator that grows with them."""
 
 from __future__ import annotations
 

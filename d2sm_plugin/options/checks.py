@@ -1,4 +1,4 @@
-"""Holds the blocks with a ``type`` against the registered classes they name, down to the type of every value."""
+"""Checks of the blocks with a ``type`` against the registered classes they name, down to the type of every value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the reference of option keys from the schema itself, so that it cannot drift from it."""
+"""Reference of option keys, written from the schema itself, so that it cannot drift from it."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _STEPPED = 2000  # steps of a schedule that are tried one by one; of longer ones
 
 
 class StandIn(nn.Module):
-    """Takes the place of an extractor or objective that is not tried."""
+    """Substitute for an extractor or objective that is not tried."""
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Never called."""

@@ -14,7 +14,7 @@ _ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if 
 
 
 class StopSignals:
-    """Notes SIGTERM, SIGINT (Ctrl-C) and SIGHUP instead of dying of them, so that the step ends and is saved.
+    """Notice of SIGTERM, SIGINT (Ctrl-C) and SIGHUP in place of a sudden death, so that the step ends and is saved.
 
     A second signal of the same kind acts at once, as usual. SIGHUP stays ignored where it is (``nohup``). Once it has
     come, what is printed to the terminal goes nowhere, as there is none any more.
@@ -48,7 +48,7 @@ class StopSignals:
 
 
 class DeadWorkersWait:
-    """Keeps torch from raising the death of a loader's worker wherever the process is at the moment.
+    """Guard that keeps torch from raising the death of a loader's worker wherever the process is at the moment.
 
     torch raises it out of a handler of SIGCHLD, which may be half-way through an update of weights. Without the
     handler it is noticed all the same, within seconds, where the batch of that worker is awaited.

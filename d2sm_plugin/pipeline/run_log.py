@@ -75,7 +75,7 @@ def log_traceback(error: BaseException) -> None:
 
 
 class _Short(logging.Formatter):
-    """Leaves out tracebacks."""
+    """Formatter that leaves out tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         record = copy(record)

@@ -14,7 +14,7 @@ from d2sm_plugin.pipeline.random_state import random_state
 
 
 class StateSaver:
-    """Writes networks, optimisers, objectives, random generators and the number of draws after a step.
+    """Writer of networks, optimisers, objectives, random generators and the number of draws after a step.
 
     Args:
         store: where checkpoints are.

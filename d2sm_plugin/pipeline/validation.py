@@ -1,4 +1,4 @@
-"""Measures a network on validation or test sets, and writes pictures of what it restores."""
+"""Evaluation of a network on validation or test sets, with pictures of what it restores."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ImageMetric:
 
 
 class Evaluator:
-    """Restores and measures whole sets, the images shared out among ranks.
+    """Restoration and measurement of whole sets, the images shared out among ranks.
 
     Args:
         options: validated options; ``val`` says what to measure.

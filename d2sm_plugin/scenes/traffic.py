@@ -16,7 +16,7 @@ _END = 115.0  # metres; last frontage, the backdrop stands behind
 
 
 class Cast:
-    """Collects what is to be drawn, and draws it from far to near."""
+    """Collection of what is to be drawn, from far to near."""
 
     def __init__(self, canvas: Canvas, rng: np.random.Generator, street: Street) -> None:
         self.canvas, self.rng, self.street = canvas, rng, street

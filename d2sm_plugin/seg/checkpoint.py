@@ -49,7 +49,7 @@ class SegCheckpoint:
 
 
 class _Inert:
-    """Stands in for an unwanted object of a checkpoint: takes every construction and state, does nothing."""
+    """Stand-in for an unwanted object of a checkpoint: takes every construction and state, does nothing."""
 
     def __new__(cls, *_args: object, **_kwargs: object) -> _Inert:
         return super().__new__(cls)
@@ -60,14 +60,14 @@ class _Inert:
 
 
 class _InertDict:
-    """Makes a plain dict in place of a subclass, because ``weights_only`` fills no other."""
+    """Maker of a plain dict in place of a subclass, because ``weights_only`` fills no other."""
 
     def __new__(cls, *_args: object) -> dict[Any, Any]:  # type: ignore[misc]
         return {}
 
 
 class _InertList:
-    """Makes a plain list likewise."""
+    """Maker of a plain list likewise."""
 
     def __new__(cls, *_args: object) -> list[Any]:  # type: ignore[misc]
         return []

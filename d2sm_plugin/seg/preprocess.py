@@ -30,7 +30,7 @@ class Padding:
 
 
 class Preprocessor(nn.Module):
-    """Does in one go, on the device, what mmseg's ``SegDataPreProcessor`` does at test time.
+    """Preparation of images in one go, on the device, as mmseg's ``SegDataPreProcessor`` does it at test time.
 
     The arithmetic is the same, operation for operation, so that the network sees the same floats.
 

@@ -49,7 +49,7 @@ def read_segmentation_options(block: Mapping[str, Any]) -> SegmentationOptions:
 
 
 class SegmentationScorer:
-    """Segments the images of a validation as they are restored, and scores the whole set by one confusion matrix.
+    """Scorer of a validation: segments images as they are restored, and counts the whole set in one confusion matrix.
 
     It shares nothing with the training: its network is frozen and its own, nothing random is drawn, and the global
     random generators stay as they are. With several processes each adds its share of the images, each image once over

@@ -143,7 +143,7 @@ def _read_pts_folder(folder: Path) -> dict[str, FaceLabel]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists, dicts and NumPy arrays of them, and refuses everything else."""
+    """Unpickler of numbers, strings, lists, dicts and NumPy arrays of them, which refuses everything else."""
 
     _allowed = frozenset(
         {

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 class HazyPairs:
-    """Makes both images of a pair from its seed.
+    """Maker of both images of a pair from its seed.
 
     Args:
         source: gives image and depth.

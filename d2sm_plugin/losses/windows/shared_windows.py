@@ -59,7 +59,7 @@ class _Level(NamedTuple):
 
 
 class SharedWindows:
-    """Cuts windows as ``early(window)`` would map them.
+    """Maps of windows as ``early(window)`` would make them.
 
     Args:
         steps: of the early part, from images (B, 3, H, W) on.

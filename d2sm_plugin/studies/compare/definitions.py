@@ -1,4 +1,4 @@
-"""Notices when a variant is no longer what it was when its runs were made."""
+"""Notice of a variant that is no longer what it was when its runs were made."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ CLEAN_PREFIX = "clean/"
 
 
 class PassThrough:
-    """Takes the place of a model in an evaluation and returns an entry of the batch as the restored images.
+    """Substitute for a model in an evaluation, which returns an entry of the batch as the restored images.
 
     Args:
         entry: ``lq`` or ``gt``.

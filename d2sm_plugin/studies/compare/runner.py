@@ -1,4 +1,4 @@
-"""Runs the processes of a suite, several at once where wished, and stops them in order."""
+"""Processes of a suite: several at once where wished, and stopped in order."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Child:
 
 
 class Runner:
-    """Starts a process for every job that is not finished.
+    """Starter of a process for every job that is not finished.
 
     Jobs that a process of another call is at work on are left to it and looked at again; SIGTERM and Ctrl-C are passed
     on to the children as SIGTERM, upon which a training saves its state.
