@@ -14,7 +14,7 @@ from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import CheckpointError, OptionError, suggest
 from d2sm_plugin.extras import import_extra
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
-from d2sm_plugin.losses.image_check import ImageCheck
+from d2sm_plugin.losses.image_check import ImageCheck, check_shapes
 from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.precision import full_precision
 from d2sm_plugin.weights import read_weights
@@ -76,13 +76,14 @@ class LPIPSLoss(FrozenNetworkObjective):
             ShapeError: for images of wrong shape and, at the first call, of another value range.
             OptionError: for images that are too small for the network.
         """
-        self._check(restored, clear)
+        check_shapes(restored, clear)
         least = _TRUNKS[self.net][1]
         if min(restored.shape[-2:]) < least:
             raise OptionError(
                 f"LPIPSLoss.net: '{self.net}' needs images of at least {least}x{least}, got {restored.shape[-2]}x"
                 f"{restored.shape[-1]}; set a larger datasets.train.gt_size"
             )
+        self._check(restored, clear)
         with torch.no_grad():
             targets = self._features(clear)
         features = self._features(restored)

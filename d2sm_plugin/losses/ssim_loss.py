@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from d2sm_plugin.argument_types import Weight
 from d2sm_plugin.errors import ShapeError
 from d2sm_plugin.extras import import_extra
-from d2sm_plugin.losses.image_check import ImageCheck
+from d2sm_plugin.losses.image_check import ImageCheck, check_shapes
 from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.precision import full_precision
 
@@ -56,13 +56,14 @@ class _StructuralSimilarity(nn.Module):
         Raises:
             ShapeError: for images of wrong shape, too small, and, at the first call, of another value range.
         """
-        self._check(restored, clear)
+        check_shapes(restored, clear)
         height, width = restored.shape[-2:]
         if min(height, width) < self.least:
             raise ShapeError(
                 f"{type(self).__name__}: images of {height}x{width} are too small, both sides must have at least "
                 f"{self.least} pixels; {self.remedy}"
             )
+        self._check(restored, clear)
         with full_precision(restored.device), _full_convolutions():
             similarity = self._similarity(
                 _at_least_float(restored),
