@@ -57,7 +57,7 @@ class Description:
         if content == {}:
             return None
         network = content.get("network") if isinstance(content, dict) else None
-        if content is None or not (isinstance(network, dict) and isinstance(network.get("type"), str)):
+        if not isinstance(content, dict) or not isinstance(network, dict) or not isinstance(network.get("type"), str):
             raise CheckpointError(
                 f"{source}: its description ('{ABOUT}') is damaged; name the network yourself, or take another file"
             )

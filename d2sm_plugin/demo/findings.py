@@ -34,16 +34,16 @@ def divergences(
     """
     store = open_images(str(clean))
     source = Method("clean", store.read_rgb, store.describe)
-    rows = {
+    rows: dict[float | None, list[Method]] = {
         sigma: [noisy_method(source, sigma)]
         + [stored_method(name, open_images(str(folder)), store.keys, store.root) for name, folder in methods.items()]
         for sigma, methods in restored.items()
     }
-    found: dict[float, dict[str, Divergence]] = {}
-    for one in measure(Material(list(store.keys), source, {**rows}), read_views([str(objective)], "cpu"), _GROUP):
-        assert one.sigma is not None  # all of them are noisy
-        found.setdefault(one.sigma, {})[one.method] = one
-    return found
+    measured: dict[float, dict[str, Divergence]] = {}
+    for divergence in measure(Material(list(store.keys), source, rows), read_views([str(objective)], "cpu"), _GROUP):
+        assert divergence.sigma is not None  # all of them are noisy
+        measured.setdefault(divergence.sigma, {})[divergence.method] = divergence
+    return measured
 
 
 def miou_difference(variant: Path, baseline: Path, test_set: str) -> Difference:
@@ -59,22 +59,22 @@ def miou_difference(variant: Path, baseline: Path, test_set: str) -> Difference:
         counts = [row.counts for row in read_records(folder / RECORDS)[test_set] if row.counts is not None]
         totals.append(np.stack(counts).reshape(1, len(counts), -1).astype(np.float64))
     scenes = [[place] for place in range(totals[0].shape[1])]  # each is a street of its own
-    return PairedTotals(*totals, scenes, miou_value).difference()
+    return PairedTotals(totals[0], totals[1], scenes, miou_value).difference()
 
 
 def sentences(
-    found: Mapping[float, Mapping[str, Divergence]], baseline: str, variant: str, miou: Difference
+    measured: Mapping[float, Mapping[str, Divergence]], baseline: str, variant: str, miou: Difference
 ) -> list[str]:
     """Say in words what came out at the highest noise level.
 
     Args:
-        found: of :func:`divergences`.
+        measured: by :func:`divergences`.
         baseline: method that is compared with.
         variant: method with D2SM.
         miou: their difference in MIoU at that level.
     """
-    sigma = max(found)
-    percent, error = change(found[sigma][variant], found[sigma][baseline])
+    sigma = max(measured)
+    percent, error = change(measured[sigma][variant], measured[sigma][baseline])
     words = f"{abs(percent):.1f} ± {error:.1f} % {'below' if percent < 0 else 'above'}"
     lines = [f"Divergence from the clean scenes at σ = {sigma:g}: {variant} lies {words} {baseline}."]
     if miou.low is None or miou.high is None:

@@ -76,16 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("The demo stops, as the training was asked to.")  # noqa: T201
             return INTERRUPTED
     table, loaders = _measure(args, data)
-    found = divergences(data / "val_images.lmdb", _restored(args.out, loaders), args.options / f"{_RUNS[_D2SM]}.yml")
-    for sigma, methods in found.items():
+    measured = divergences(data / "val_images.lmdb", _restored(args.out, loaders), args.options / f"{_RUNS[_D2SM]}.yml")
+    for sigma, methods in measured.items():
         for method, result in methods.items():
             table[int(sigma)][method]["divergence"] = float(result.means.kl)
     _write_table(table, args.out / "table.csv")
     _plot_curves(args.out)
     _write_gallery(args.out, loaders)
     highest = max(loaders, key=_sigma_of)
-    miou = miou_difference(*(_results(args.out, run) for run in (_D2SM, _L1)), highest)
-    _print_report(table, sentences(found, _L1, _D2SM, miou), args.out, time.monotonic() - begun)
+    miou = miou_difference(_results(args.out, _D2SM), _results(args.out, _L1), highest)
+    _print_report(table, sentences(measured, _L1, _D2SM, miou), args.out, time.monotonic() - begun)
     return 0
 
 

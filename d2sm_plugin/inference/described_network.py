@@ -58,7 +58,7 @@ def build_network(
         OptionError: for an unknown network or argument.
         CheckpointError: for weights that cannot be read or do not fit.
     """
-    if block.get("type", "") not in ARCH_REGISTRY:
+    if str(block.get("type")) not in ARCH_REGISTRY:
         with suppress(ImportError):  # it may be one of BasicSR's, where that is installed
             import basicsr.archs  # noqa: F401
     network = build(ARCH_REGISTRY, block, where)

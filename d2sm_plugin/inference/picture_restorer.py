@@ -21,7 +21,7 @@ from d2sm_plugin.models.restore import restore_batch
 
 @dataclass
 class PictureRestorer:
-    """Restores pictures, one by one.
+    """Restorer of pictures, one by one.
 
     Grey pictures go through a colour network as three equal channels, of which the mean is kept; colour pictures go
     through a grey network channel by channel. Transparency is passed on as it is, resized where the network enlarges;

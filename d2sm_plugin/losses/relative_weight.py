@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -43,10 +42,13 @@ class RelativeWeight(StateModule):
     """
 
     host_buffers = ("squares", "count", "settled")
+    squares: Tensor
+    count: Tensor
+    settled: Tensor
 
     def __init__(self, relative: float, steps: int = 50, follow: bool = False) -> None:
         super().__init__()
-        if isinstance(relative, bool) or not isinstance(relative, Real) or not 0 < relative < math.inf:
+        if isinstance(relative, bool) or not isinstance(relative, int | float) or not 0 < relative < math.inf:
             raise OptionError(f"RelativeWeight.relative: expected a finite number above 0, got {relative!r}")
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise OptionError(f"RelativeWeight.steps: expected an integer of at least 1, got {steps!r}")
@@ -102,8 +104,8 @@ class RelativeWeight(StateModule):
             settled: see :meth:`add`; ``not loss.filling`` for a D2SMLoss with a queue.
         """
         if self.measuring and self.training and torch.is_grad_enabled():
-            norms = gradient_norms({"objective": objective, "reference": reference}, [output])
-            norms = joint_norms({name: norm.square() for name, norm in norms.items()})
+            of_process = gradient_norms({"objective": objective, "reference": reference}, [output])
+            norms = joint_norms({name: norm.square() for name, norm in of_process.items()})
             if not self.add(norms["objective"], norms["reference"], settled) and not self._warned:
                 self._warned = True
                 warnings.warn(f"RelativeWeight: {unmeasured(norms)}; such steps are not counted", stacklevel=2)

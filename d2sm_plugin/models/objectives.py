@@ -15,7 +15,7 @@ from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.errors import D2SMError, ForeignError, OptionError
 from d2sm_plugin.losses.accumulation import accumulation_of
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
-from d2sm_plugin.losses.relative_weight import unmeasured
+from d2sm_plugin.losses.relative_weight import RelativeWeight, unmeasured
 from d2sm_plugin.models.objective_weight import REFERENCE, ObjectiveWeight, class_arguments
 from d2sm_plugin.registry import build
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
@@ -124,11 +124,11 @@ class Objectives(nn.Module):
             ratio = weighted / norms[pixel] if norms[pixel] > 0 else math.inf
             values |= {f"grad_norm/{name}": weighted, f"grad_ratio/{name}": ratio}
             compared = f"{ratio:.3g} times that of {pixel}"
-            unweighted = f", {norm:.3e} without its weight" if self._is_relative(name) else ""
+            unweighted = f", {norm:.3e} without its weight" if self._relative(name) is not None else ""
             lines.append(
                 (logging.INFO, f"Gradient of {name}: norm {weighted:.3e} at the output{unweighted}, {compared}.")
             )
-            nothing = norm == 0 or (ratio < _NOTHING and not self._is_relative(name))
+            nothing = norm == 0 or (ratio < _NOTHING and self._relative(name) is None)
             if first and nothing and not self._is_filling(name):
                 advice = (
                     "raise its loss_weight, or see that it compares three samples at least and that its features "
@@ -144,7 +144,8 @@ class Objectives(nn.Module):
 
     def to_measure(self) -> list[str]:
         """Return the objectives whose gradients relative weights need in this step, the reference first, by name."""
-        names = [name for name in self.weights if self._is_relative(name) and self.weights[name].relative.measuring]
+        weights = {name: self._relative(name) for name in self.weights}
+        names = [name for name, weight in weights.items() if weight is not None and weight.measuring]
         return [REFERENCE, *names] if names else []
 
     def measure(self, norms: Mapping[str, float]) -> tuple[dict[str, float], list[tuple[int, str]]]:
@@ -156,16 +157,18 @@ class Objectives(nn.Module):
         Returns:
             ``weight/NAME`` as it was in that step; and lines for the log with their levels.
         """
-        values = {f"weight/{name}": self._open_factor(name) for name in self.weights if self._is_relative(name)}
+        values = {
+            f"weight/{name}": self._open_factor(name) for name in self.weights if self._relative(name) is not None
+        }
         lines: list[tuple[int, str]] = []
         for name in self.to_measure()[1:]:
-            if name not in norms or REFERENCE not in norms:
+            weight, term = self._relative(name), dict(self.terms).get(name)
+            if weight is None or name not in norms or REFERENCE not in norms:
                 continue
-            weight, term = self.weights[name].relative, dict(self.terms).get(name)
             measured = weight.add(norms[name], norms[REFERENCE], settled=not getattr(term, "filling", False))
             if not measured and name not in self._said_unmeasured and not self._is_filling(name):
                 self._said_unmeasured.add(name)
-                because = unmeasured({one: norms[one] for one in (name, REFERENCE)})
+                because = unmeasured({compared: norms[compared] for compared in (name, REFERENCE)})
                 lines.append((logging.WARNING, f"train.{name}_opt.loss_weight: {because}; such steps are not counted"))
             if measured and not weight.measuring:
                 reached = f"{weight.relative:g} times that of {REFERENCE} over {weight.steps} steps"
@@ -183,11 +186,17 @@ class Objectives(nn.Module):
         known = {k: v for k, v in state_dict.items() if k in fresh or not k.startswith("weights.")}
         return super().load_state_dict({**fresh, **known}, *args, **kwargs)
 
-    def _is_relative(self, name: str) -> bool:
-        return name in self.weights and self.weights[name].relative is not None
+    def _weight(self, name: str) -> ObjectiveWeight | None:
+        weight = dict(self.weights).get(name)
+        return weight if isinstance(weight, ObjectiveWeight) else None
+
+    def _relative(self, name: str) -> RelativeWeight | None:
+        weight = self._weight(name)
+        return None if weight is None else weight.relative
 
     def _open_factor(self, name: str) -> float:
-        return self.weights[name].at(self.step) if self._is_relative(name) else 1.0
+        weight = self._weight(name)
+        return 1.0 if weight is None or weight.relative is None else weight.at(self.step)
 
     def accumulation(self, name: str) -> str:
         """Return how an objective's values of mini-batches make one, see :func:`accumulation_of`."""
@@ -230,7 +239,8 @@ class Objectives(nn.Module):
         entries = {**batch, **outputs}
         losses: dict[str, Tensor] = {}
         for name, term in self.terms.items():
-            factor = self.weights[name].scheduled(self.step) if name in self.weights else 1.0
+            weight = self._weight(name)
+            factor = 1.0 if weight is None else weight.scheduled(self.step)
             if factor == 0:
                 continue
             missing = [entry for entry in self.takes[name] if entry not in entries]
@@ -243,7 +253,7 @@ class Objectives(nn.Module):
             with foreign_code(where):
                 value = term(*(entries[entry] for entry in self.takes[name]))
             value = _scalar(value, where)
-            losses[name] = value if factor == 1 or self._is_relative(name) else factor * value
+            losses[name] = value if factor == 1 or self._relative(name) is not None else factor * value
         if not losses and self.terms:
             raise OptionError(
                 f"train: at step {self.step} the schedule of every objective ({', '.join(self.terms)}) gives 0; leave "

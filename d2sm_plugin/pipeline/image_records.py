@@ -63,7 +63,7 @@ def read_records(path: Path) -> dict[str, list[ImageRecord]]:
     Raises:
         DataError: when the file cannot be read or holds something else.
     """
-    found: dict[str, list[ImageRecord]] = {}
+    records: dict[str, list[ImageRecord]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = list(csv.reader(file)) or [[]]
@@ -74,10 +74,10 @@ def read_records(path: Path) -> dict[str, list[ImageRecord]]:
         for line in lines:
             values = {header[place]: float(line[place]) for place in metrics if line[place]}
             counts = np.array([int(line[place]) for place in counted], np.int64).reshape(2, -1) if counted else None
-            found.setdefault(line[0], []).append(ImageRecord(line[1], values, counts))
+            records.setdefault(line[0], []).append(ImageRecord(line[1], values, counts))
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise DataError(f"{path}: expected a row of measurements for each image ({error}); remove it") from error
-    return found
+    return records
 
 
 def _cells(counts: NDArray[np.int64] | None) -> list[int]:

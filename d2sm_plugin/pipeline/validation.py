@@ -229,8 +229,8 @@ class Evaluator:
         """Average over all ranks' images, in the order of their keys so that the sum is the same for any sharing."""
         scores = self.segmentation.finish() if self.segmentation is not None else {}
         counts = self.segmentation.by_image if self.segmentation is not None else {}
-        own = [ImageRecord(key, values, counts.get(key)) for key, values in rows]
-        joint = sorted((row for share in gather_objects(own) for row in share), key=lambda row: row.key)
+        records = [ImageRecord(key, values, counts.get(key)) for key, values in rows]
+        joint = sorted((row for share in gather_objects(records) for row in share), key=lambda row: row.key)
         self.by_image[set_name] = joint
         names = joint[0].values if joint else {}
         means = {name: float(np.mean([row.values[name] for row in joint])) for name in names}

@@ -127,8 +127,9 @@ class SegmentationScorer:
             self._keep(self.scored.flush())
         if key not in self._latest:
             return None
-        _, image, classes = self._latest[key]
-        return overlay(image.permute(1, 2, 0).cpu().numpy(), classes.cpu().numpy(), self.classes.palette)
+        segmented = self._latest[key]
+        image = segmented.image.permute(1, 2, 0).cpu().numpy()
+        return overlay(image, segmented.classes.cpu().numpy(), self.classes.palette)
 
     def finish(self) -> dict[str, float]:
         """Return the scores of the set in percent; with several processes every one must call it.

@@ -59,12 +59,12 @@ def blocks_of(keys: Sequence[str], length: int) -> list[list[int]]:
         numbers = list(re.finditer(r"\d{3,}", key))
         name, number = (key[: numbers[-1].start()], int(numbers[-1].group())) if numbers else (key, 0)
         sequences.setdefault(name, []).append((number, place))
-    found = []
+    blocks = []
     for _, frames in sorted(sequences.items()):
         places = [place for _, place in sorted(frames)]
         parts = max(1, round(len(places) / length))
-        found += [part.tolist() for part in np.array_split(places, parts)]
-    return found
+        blocks += [part.tolist() for part in np.array_split(places, parts)]
+    return blocks
 
 
 class Difference(NamedTuple):
@@ -93,18 +93,18 @@ class Variances:
     Attributes:
         seed: between seeds; None from one seed, which tells nothing of it.
         block: between blocks; None from one block.
-        both: of what a seed does to a block beyond both effects; None from one seed or one block.
+        interaction: of what a seed does to a block beyond both effects; None from one seed or one block.
     """
 
     seed: float | None
     block: float | None
-    both: float | None
+    interaction: float | None
 
     def deviation(self, seeds: int, blocks: float) -> float | None:
         """Return the standard deviation of the difference over so many seeds and blocks; None where it is unknown."""
-        if self.seed is None or self.block is None or self.both is None:
+        if self.seed is None or self.block is None or self.interaction is None:
             return None
-        return float(np.sqrt(self.seed / seeds + self.block / blocks + self.both / (seeds * blocks)))
+        return float(np.sqrt(self.seed / seeds + self.block / blocks + self.interaction / (seeds * blocks)))
 
     def detectable(self, seeds: int, blocks: float) -> float | None:
         """Return the smallest difference that so many seeds and blocks tell from 0; None where it is unknown.
@@ -175,11 +175,12 @@ class PairedTotals:
         Raises:
             ShapeError: without totals of the clean frames.
         """
-        if self.clean is None:
+        clean = self.clean
+        if clean is None:
             raise ShapeError("the share of the gap needs totals of the clean frames")
 
         def share(seeds: Array, blocks: Array) -> Array:
-            gap = self.metric(blocks @ self.clean) - self._mean(self.baseline, seeds, blocks)
+            gap = self.metric(blocks @ clean) - self._mean(self.baseline, seeds, blocks)
             return self._differences(seeds, blocks) / gap
 
         return (float(share(*self._all())[0]), *self._interval(share(self._seed_draws, self._block_draws)))
@@ -192,11 +193,11 @@ class PairedTotals:
         of_seeds = self._differences(self._seed_draws, every_block).var()
         of_blocks = self._differences(every_seed, self._block_draws).var()
         joint = self._differences(self._seed_draws, self._block_draws).var()
-        both = min(max(0.0, joint - of_seeds - of_blocks), of_seeds, of_blocks)
+        interaction = min(max(0.0, joint - of_seeds - of_blocks), of_seeds, of_blocks)
         return Variances(
-            float((of_seeds - both) * self.seeds),
-            float((of_blocks - both) * self.blocks),
-            float(both * self.seeds * self.blocks),
+            float((of_seeds - interaction) * self.seeds),
+            float((of_blocks - interaction) * self.blocks),
+            float(interaction * self.seeds * self.blocks),
         )
 
     def _all(self) -> tuple[Array, Array]:

@@ -25,13 +25,13 @@ def test_miou_of_two_tests_is_compared_scene_by_scene(tmp_path):
 
 
 def test_sentences_claim_no_gain_that_is_not_there():
-    found = {50.0: {"L1": divergence("L1", [2.0, 4.0]), "D2SM": divergence("D2SM", [1.8, 3.6])}}
-    first, second = sentences(found, "L1", "D2SM", Difference(0.1, -0.2, 0.4, 1, 2, 2, 1))
+    measured = {50.0: {"L1": divergence("L1", [2.0, 4.0]), "D2SM": divergence("D2SM", [1.8, 3.6])}}
+    first, second = sentences(measured, "L1", "D2SM", Difference(0.1, -0.2, 0.4, 1, 2, 2, 1))
     assert first == "Divergence from the clean scenes at σ = 50: D2SM lies 10.0 ± 3.3 % below L1."
     assert second.startswith(
         "MIoU: no gain shows on generated scenes (+0.10 points at σ = 50, 95 % interval over scenes"
     )
-    [_, told] = sentences(found, "L1", "D2SM", Difference(0.5, 0.2, 0.8, 1, 2, 2, 2))
+    [_, told] = sentences(measured, "L1", "D2SM", Difference(0.5, 0.2, 0.8, 1, 2, 2, 2))
     assert told == "MIoU: D2SM differs from L1 by +0.50 points at σ = 50, 95 % interval over scenes +0.20 to +0.80."
-    [_, alone] = sentences(found, "L1", "D2SM", Difference(0.5, None, None, 1, 1, 1, 1))
+    [_, alone] = sentences(measured, "L1", "D2SM", Difference(0.5, None, None, 1, 1, 1, 1))
     assert alone == "MIoU: one scene tells nothing of others."

@@ -102,13 +102,13 @@ def test_what_cannot_be_restored_is_one_line(network, file, tmp_path):
     ):
         with pytest.raises(ShapeError, match=message):
             restorer(image)
-    for given, sigma, message in (
+    for chosen, sigma, message in (
         (Restorer(network), None, "FFDNet wants to be told the noise level: give sigma"),
         (Restorer(torch.nn.Conv2d(3, 3, 1)), 25, "Conv2d is not told any sigma"),
         (restorer, "estimate", "of tensors the noise level is not estimated"),
     ):
         with pytest.raises(OptionError, match=message):
-            given(torch.rand(3, 8, 8), sigma)
+            chosen(torch.rand(3, 8, 8), sigma)
     with pytest.raises(OptionError, match=r"nobody would know which network it is.*'FFDNet'"):
         restorer.save(tmp_path / "x.pth")
     with pytest.raises(OptionError, match=r"written as \.safetensors or \.pth"):

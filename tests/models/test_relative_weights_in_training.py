@@ -94,14 +94,16 @@ def test_a_queue_is_full_before_the_weight_is_frozen(reduction, accumulate):
 
 
 def test_the_share_of_d2sm_does_not_depend_on_sums_and_accumulation():
-    found = []
+    collected = []
     for reduction in ("sum", "mean"):
         for accumulate in (False, True):
             model = with_d2sm(patches={**PATCHES, "max_patches": 8}, reduction=reduction)
             model.opt["logger"]["grad_norm_freq"] = 1
-            found.append(train(model, range(1, 5), accumulate)[-1]["grad_ratio/d2sm"])
-    assert found[:2] == pytest.approx(found[2:], rel=1e-5)
-    assert found[1] == pytest.approx(found[0], rel=0.3)  # statistics of mini-batches are not those of their batch
+            collected.append(train(model, range(1, 5), accumulate)[-1]["grad_ratio/d2sm"])
+    assert collected[:2] == pytest.approx(collected[2:], rel=1e-5)
+    assert collected[1] == pytest.approx(
+        collected[0], rel=0.3
+    )  # statistics of mini-batches are not those of their batch
 
 
 def test_schedules_multiply_the_weight():

@@ -57,14 +57,14 @@ def test_rows_are_compared_with_a_reference_image_by_image(command, pictures, tm
     extra = ["--restored", f"clean={pictures['clean']}", "--reference", "L1", "--block", "1", "--out", str(tmp_path)]
     assert main([*command, *extra]) == 0
     assert "mIoU against L1 [95 % interval]" in capsys.readouterr().out
-    records, found = read_records(tmp_path / RECORDS), json.loads((tmp_path / "metrics.json").read_text())
+    records, actual = read_records(tmp_path / RECORDS), json.loads((tmp_path / "metrics.json").read_text())
     assert list(records) == ["L1", "clean"]
     for name, rows in records.items():
         right, union = np.stack([row.counts for row in rows]).sum(0)
-        assert 100 * np.mean(right[union > 0] / union[union > 0]) == pytest.approx(found[name]["mIoU"])
+        assert 100 * np.mean(right[union > 0] / union[union > 0]) == pytest.approx(actual[name]["mIoU"])
     [line] = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| clean")]
     value, low, high = (float(v) for v in re.findall(r"[+-][0-9.]+", line))
-    assert value == pytest.approx(found["clean"]["mIoU"] - found["L1"]["mIoU"], abs=0.006)
+    assert value == pytest.approx(actual["clean"]["mIoU"] - actual["L1"]["mIoU"], abs=0.006)
     assert low <= value <= high
     with pytest.raises(OptionError, match="--reference L2: no row has this name"):
         main([*command, "--reference", "L2"])

@@ -21,8 +21,8 @@ def paired(values: np.ndarray, block: int = 1, **arguments) -> PairedTotals:
 
 
 def test_one_seed_and_one_block_have_no_interval():
-    found = paired(np.arange(4.0)[None], block=4).difference()
-    assert found == (1.5, None, None, 1, 4, 1, 1)
+    actual = paired(np.arange(4.0)[None], block=4).difference()
+    assert actual == (1.5, None, None, 1, 4, 1, 1)
 
 
 def test_equal_runs_differ_by_nothing():
@@ -34,33 +34,33 @@ def test_equal_runs_differ_by_nothing():
 
 def test_equal_blocks_leave_the_seeds_alone():
     seeds = np.array([0.0, 1.0, 5.0])
-    found = paired(np.tile(seeds[:, None], (1, 12)), resamples=20_000)
-    assert found._differences(found._seed_draws, found._block_draws).var() == pytest.approx(
+    actual = paired(np.tile(seeds[:, None], (1, 12)), resamples=20_000)
+    assert actual._differences(actual._seed_draws, actual._block_draws).var() == pytest.approx(
         seeds.var(ddof=1) / 3, rel=0.03
     )
-    assert found.variances().block == pytest.approx(0, abs=1e-12)
+    assert actual.variances().block == pytest.approx(0, abs=1e-12)
 
 
 def test_one_way_interval_is_that_of_scipy():
     values = np.random.default_rng(1).gamma(2, size=(1, 200))
-    found = paired(values, resamples=20_000).difference()
+    actual = paired(values, resamples=20_000).difference()
     reference = stats.bootstrap(
         (values[0],), np.mean, n_resamples=20_000, method="percentile", random_state=np.random.default_rng(2)
     ).confidence_interval
     width = reference.high - reference.low
-    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.03 * width)
+    assert (actual.low, actual.high) == pytest.approx((reference.low, reference.high), abs=0.03 * width)
 
 
 def test_variances_of_an_additive_toy_are_known():
     rng, seeds, blocks = np.random.default_rng(3), 6, 18
     truth = {"seed": 0.5, "block": 2.0, "both": 1.0}
-    found = []
+    actual = []
     for trial in range(200):
         parts = rng.normal(size=(seeds, 1)), rng.normal(size=(1, blocks)), rng.normal(size=(seeds, blocks))
         toy = sum(np.sqrt(v) * part for v, part in zip(truth.values(), parts, strict=True))
         estimate = paired(toy, resamples=500, seed=trial).variances()
-        found.append([estimate.seed, estimate.block, estimate.both])
-    assert np.mean(found, 0) == pytest.approx(list(truth.values()), rel=0.15)
+        actual.append([estimate.seed, estimate.block, estimate.interaction])
+    assert np.mean(actual, 0) == pytest.approx(list(truth.values()), rel=0.15)
 
 
 def test_intervals_of_a_gaussian_toy_cover_the_truth():
@@ -73,8 +73,8 @@ def test_intervals_of_a_gaussian_toy_cover_the_truth():
             + rng.normal(size=(1, blocks))
             + 0.5 * rng.normal(size=(seeds, blocks))
         )
-        found = paired(toy, resamples=400, seed=trial).difference()
-        hits.append(found.low < 0.3 < found.high)
+        actual = paired(toy, resamples=400, seed=trial).difference()
+        hits.append(actual.low < 0.3 < actual.high)
     assert 0.90 < np.mean(hits) <= 1.0
 
 

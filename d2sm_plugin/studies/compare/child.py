@@ -60,6 +60,7 @@ def _work(folder: Path, kind: str, test: str, launcher: str) -> int:
         begun = time.time()
         options = read_options(folder / f"{test}.yml", is_train=False)
         options |= start_processes("none", options["num_gpu"])
+        measured: Mapping[str, Mapping[str, float]]
         if kind == "reference":
             measured = measure_references(options, folder / f"{test}.csv")
         else:

@@ -52,30 +52,29 @@ def compare_pairs(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Colu
         (job.row, job.seed): read_records(job.records) for job in jobs if job.finished() and job.records.is_file()
     }
     clean = next((records[job.row, None] for job in jobs if job.kind == "reference" and (job.row, None) in records), {})
-    found = []
+    comparisons: list[Comparison] = []
     for variant in suite.variants:
         seeds = [seed for row, seed in records if row == variant and (suite.baseline, seed) in records]
         if variant == suite.baseline or not seeds:
             continue
         runs, bases = ([records[row, seed] for seed in seeds] for row in (variant, suite.baseline))
-        found += [
-            one for column in columns if (one := _compare(suite, variant, column, runs, bases, clean)) is not None
-        ]
-    return found
+        compared = (_compare(suite, variant, column, runs, bases, clean) for column in columns)
+        comparisons += filter(None, compared)
+    return comparisons
 
 
 def _compare(
     suite: Suite, variant: str, column: Column, runs: Sequence[Records], bases: Sequence[Records], clean: Records
 ) -> Comparison | None:
-    sets = [one.get(column.test_set, ()) for one in (*runs, *bases)]
+    sets = [records.get(column.test_set, ()) for records in (*runs, *bases)]
     keys = [[row.key for row in rows] for rows in sets]
     if any(other != keys[0] for other in keys):
         raise DataError(
             f"'{variant}' and '{suite.baseline}': their runs were tested on other frames of '{column.test_set}'; "
             f"remove the files test-* of their runs, and they are tested again"
         )
-    totals = [_totals(rows, column.metric) for rows in sets]
-    if not keys[0] or any(one is None for one in totals):
+    totals = [of_run for rows in sets if (of_run := _totals(rows, column.metric)) is not None]
+    if not keys[0] or len(totals) < len(sets):
         return None
     rows = clean.get(f"{CLEAN_PREFIX}{column.test_set}", ()) if column.metric == _MIOU else ()
     places = blocks_of(keys[0], suite.intervals.block)
@@ -111,18 +110,23 @@ def write_intervals(comparisons: Sequence[Comparison], folder: Path) -> dict[tup
     Raises:
         DataError: when a file cannot be written.
     """
-    found = {(one.variant, one.column): one.totals.difference() for one in comparisons}
+    differences = {
+        (comparison.variant, comparison.column): comparison.totals.difference() for comparison in comparisons
+    }
     lines, blocks = [], []
-    for one in comparisons:
-        place = [one.variant, one.column.test_set, one.column.sigma, one.column.metric]
-        share: tuple[Any, ...] = (None,) * 3 if one.totals.clean is None else one.totals.gap_share()
-        lines.append([*place, *found[one.variant, one.column], *share])
-        blocks += [[*place, *ends, float(value)] for ends, value in zip(one.blocks, one.totals.by_block(), strict=True)]
+    for comparison in comparisons:
+        place = [comparison.variant, comparison.column.test_set, comparison.column.sigma, comparison.column.metric]
+        share: tuple[Any, ...] = (None,) * 3 if comparison.totals.clean is None else comparison.totals.gap_share()
+        lines.append([*place, *differences[comparison.variant, comparison.column], *share])
+        blocks += [
+            [*place, *ends, float(value)]
+            for ends, value in zip(comparison.blocks, comparison.totals.by_block(), strict=True)
+        ]
     place_header = ("variant", "set", "sigma", "metric")
     header = (*place_header, *(_CSV.get(name, name) for name in Difference._fields), "gap_share", "gap_low", "gap_high")
     write_csv(folder / "intervals.csv", header, lines)
     write_csv(folder / "blocks.csv", (*place_header, "first", "last", "difference"), blocks)
-    return found
+    return differences
 
 
 _CSV = {"value": "difference", "above": "blocks_above"}

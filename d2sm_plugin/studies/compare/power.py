@@ -20,16 +20,23 @@ def power_table(comparisons: Sequence[Comparison]) -> str:
         comparisons: of the suite. Variances follow from at least two seeds and two blocks; others are named below.
     """
     lines, unknown = [], []
-    for one in comparisons:
-        place = f"{one.variant}: {set_title(one.column)} {title(one.column.metric)}"
-        variances = one.totals.variances()
+    for comparison in comparisons:
+        place = f"{comparison.variant}: {set_title(comparison.column)} {title(comparison.column.metric)}"
+        variances = comparison.totals.variances()
         if variances.seed is None:
             unknown.append(place)
             continue
         for times in _FRAMES:
-            found = [variances.detectable(seeds, times * one.totals.blocks) for seeds in _SEEDS]
-            cells = ["-" if value is None else shown(value, one.column.metric) for value in found]
-            lines.append([place if times == 1 else "", times * one.totals.frames, times * one.totals.blocks, *cells])
+            detectable = [variances.detectable(seeds, times * comparison.totals.blocks) for seeds in _SEEDS]
+            cells = ["-" if value is None else shown(value, comparison.column.metric) for value in detectable]
+            lines.append(
+                [
+                    place if times == 1 else "",
+                    times * comparison.totals.frames,
+                    times * comparison.totals.blocks,
+                    *cells,
+                ]
+            )
     headers = ["", "frames", "blocks", *(f"{n} seed{'s' if n > 1 else ''}" for n in _SEEDS)]
     parts = [
         "Smallest difference whose 95 % interval leaves out 0 with a probability of 80 %:",

@@ -132,7 +132,9 @@ def _mean_cell(scores: Scores, row: str, column: Column) -> str:
 def _meaning(suite: Suite, intervals: Intervals) -> str:
     if not intervals:
         return "mean ± sample deviation"
-    frames, blocks = (sorted({getattr(one, name) for one in intervals.values()}) for name in ("frames", "blocks"))
+    frames, blocks = (
+        sorted({getattr(interval, name) for interval in intervals.values()}) for name in ("frames", "blocks")
+    )
     return (
         f"mean [95 % interval over seeds and scenes: {' or '.join(map(str, frames))} frames in "
         f"{' or '.join(map(str, blocks))} blocks]; of one seed it holds for scenes alone"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 
 from d2sm_plugin.files import write_csv, write_json, write_whole
@@ -108,12 +109,16 @@ def _compared(result: MethodScores, base: MethodScores, block: int) -> str:
     """Difference in mIoU, paired image by image, with its interval over blocks of neighbouring images."""
     if result is base:
         return ""
-    totals = [np.stack([row.counts for row in r.images]).reshape(1, len(r.images), -1) for r in (result, base)]  # type: ignore[misc]
     blocks = blocks_of([row.key for row in base.images], block)
-    found = PairedTotals(*(one.astype(np.float64) for one in totals), blocks, miou_value).difference()
-    if found.low is None:
-        return f"{found.value:+.2f}"
-    return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    change = PairedTotals(_totals(result), _totals(base), blocks, miou_value).difference()
+    if change.low is None:
+        return f"{change.value:+.2f}"
+    return f"{change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}]"
+
+
+def _totals(result: MethodScores) -> NDArray[np.float64]:
+    counts = [row.counts for row in result.images if row.counts is not None]
+    return np.stack(counts).reshape(1, len(result.images), -1).astype(np.float64)
 
 
 def _finite(value: float) -> float | None:

@@ -53,10 +53,10 @@ def loaded(path):
 def test_records_are_read_as_they_were_written(tmp_path):
     rows = records(1 / 3)
     write_records(tmp_path / "a.csv", {SET: rows, "other": []}, ["road, wet", "sky"])
-    [(name, found)] = read_records(tmp_path / "a.csv").items()
+    [(name, actual)] = read_records(tmp_path / "a.csv").items()
     assert name == SET
-    assert [row[:2] for row in found] == [row[:2] for row in rows]
-    assert all((a.counts == b.counts).all() for a, b in zip(found, rows, strict=True))
+    assert [row[:2] for row in actual] == [row[:2] for row in rows]
+    assert all((a.counts == b.counts).all() for a, b in zip(actual, rows, strict=True))
     write_records(tmp_path / "b.csv", {SET: [ImageRecord("x", {"psnr": 1.5}, None)]}, [])
     assert read_records(tmp_path / "b.csv") == {SET: [("x", {"psnr": 1.5}, None)]}
     (tmp_path / "c.csv").write_text("set,image,psnr\nphotos,x,?\n")
@@ -66,8 +66,8 @@ def test_records_are_read_as_they_were_written(tmp_path):
 
 def test_differences_intervals_and_shares_of_the_gap(suite_file, tmp_path):
     suite, jobs = loaded(suite_file)
-    found = write_intervals(compare_pairs(suite, jobs, columns_of(suite)), tmp_path)
-    by_metric = {column.metric: value for (_, column), value in found.items()}
+    actual = write_intervals(compare_pairs(suite, jobs, columns_of(suite)), tmp_path)
+    by_metric = {column.metric: value for (_, column), value in actual.items()}
     assert by_metric["psnr"] == pytest.approx((2, 2, 2, 2, 20, 2, 2))  # the same in every seed and block
     assert by_metric["mIoU"] == pytest.approx((2, 2, 2, 2, 20, 2, 2))
     lines = {line["metric"]: line for line in csv.DictReader((tmp_path / "intervals.csv").open(newline=""))}
