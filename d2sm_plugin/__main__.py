@@ -55,7 +55,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"d2sm {__version__}")
-    run_tool(lambda _: parser.parse_args(arguments or ["--help"]) and None)
+
+    def end(_: Sequence[str] | None) -> None:
+        parser.parse_args(arguments or ["--help"])
+
+    run_tool(end)
 
 
 def run(name: str, arguments: Sequence[str] | None = None, program: str | None = None) -> None:

@@ -61,6 +61,7 @@ class _HostLoader:
 
     def __init__(self, loader: Any) -> None:
         self.loader, self.dataset = loader, loader.dataset
+        self.where = f"datasets: {loader.dataset.opt['name']}"
 
     def groups(self) -> Iterator[list[dict[str, Any]]]:
         """Yield each batch as a group of its own."""

@@ -137,7 +137,7 @@ class SegmentationScorer:
         Returns:
             ``mIoU``, ``aAcc``, ``mAcc`` and ``IoU/<class>``; NaN for classes that are neither labelled nor predicted.
         """
-        self.scored.flush()
+        self._keep(self.scored.flush())
         self._latest = {}
         scores = self.scored.scores()
         by_class = {f"IoU/{name}": value for name, value in scores.iou.items()}

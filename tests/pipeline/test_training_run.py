@@ -169,7 +169,7 @@ def test_image_smaller_than_the_crop(photographs, tmp_path, workers):
 
 def test_objective_that_gets_nothing(photographs, tmp_path):
     options = tiny_options(photographs, tmp_path, noise_opt={"type": "TVLoss"})
-    with pytest.raises(OptionError, match=r"train\.noise_opt: the objective takes noise_map.*given: .*restored"):
+    with pytest.raises(OptionError, match=r"train\.noise_opt: it takes noise_map, but neither.*given: .*restored"):
         train(options, tmp_path)
 
 
