@@ -124,11 +124,11 @@ class LmdbReader:
                 return None
 
     @contextmanager
-    def _reading(self, what: str) -> Iterator[None]:
+    def _reading(self, content: str) -> Iterator[None]:
         try:
             yield
         except lmdb.Error as error:
-            raise DataError(f"{self.path}: {what} cannot be read ({error}); {_REMEDY}") from error
+            raise DataError(f"{self.path}: {content} cannot be read ({error}); {_REMEDY}") from error
 
 
 def read_meta_info(path: str | Path) -> dict[str, MetaLine]:

@@ -51,15 +51,15 @@ def check_training_sample(model: D2SMModel, sample: Mapping[str, Any]) -> None:
     wanted = {f"train.{name}_opt": names for name, names in model.objectives.takes.items()}
     for key in ("takes", "condition"):
         wanted[f"train.gan_opt.{key}"] = getattr(model, f"gan_{key}", ())
-    given = {*sample, "restored"}
-    if not given.issuperset(name for names in wanted.values() for name in names):
-        given |= _outputs(model, sample)
+    entries = {*sample, "restored"}
+    if not entries.issuperset(name for names in wanted.values() for name in names):
+        entries |= _outputs(model, sample)
     for where, names in wanted.items():
-        missing = [name for name in names if name not in given]
+        missing = [name for name in names if name not in entries]
         if missing:
             raise OptionError(
                 f"{where}: it takes {', '.join(names)}, but neither the training sets nor the network give "
-                f"{', '.join(missing)} (given: {', '.join(sorted(given))})"
+                f"{', '.join(missing)} (given: {', '.join(sorted(entries))})"
             )
 
 

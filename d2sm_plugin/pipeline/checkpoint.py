@@ -166,7 +166,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: when the system refuses to rename or remove one.
         """
-        for later in (one for one in self.iterations() if one > iteration):
+        for later in (step for step in self.iterations() if step > iteration):
             path = self.states / f"{later}.state"
             with _changing(path):
                 os.replace(path, path.with_suffix(".state.old"))

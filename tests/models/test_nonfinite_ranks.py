@@ -90,8 +90,8 @@ def test_the_step_is_left_out_on_both(kind, accumulate, tmp_path):
             assert all(torch.equal(before[name], after[name]) for name in after)
     trained = [name for name in ranks[0]["states"][0] if "norm.running" not in name]
     assert len(trained) > 10
-    for one, other in zip(*(rank["states"] for rank in ranks), strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in trained)
+    for first, second in zip(*(rank["states"] for rank in ranks), strict=True):
+        assert all(torch.equal(first[name], second[name]) for name in trained)
     for index, moments in ranks[0]["moments"].items():
         assert all(torch.equal(value, ranks[1]["moments"][index][name]) for name, value in moments.items())
         assert moments["step"] == STEPS - 1
