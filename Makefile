@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+JOBS ?= 2
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
@@ -11,7 +12,7 @@ demo: $(READY)
 	$(VENV)/bin/python tools/demo.py --out demo_output
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -62,6 +62,7 @@ EXTRAS = {
     "plots": ["matplotlib>=3.9", "scikit-learn>=1.5"],
     "dev": [
         "pytest>=8.0",  # the test runner
+        "pytest-xdist>=3.5",  # runs test files on several cores
         "hypothesis>=6.100",  # properties over generated inputs
         "jsonschema>=4.18",  # holds option files against the schema for editors
         "ruff>=0.5",  # lint and format

@@ -14,6 +14,7 @@ from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY
 
 STEPS, BAD = 4, 2
+CASES = [(kind, accumulate) for kind in ("gradient", "loss") for accumulate in (1, 2)]
 
 
 @ARCH_REGISTRY.register()
@@ -44,9 +45,14 @@ class BadOnOneRank(nn.Module):
         return nothing.sqrt() if self.kind == "gradient" else nothing * float("nan")
 
 
-def run_rank(rank, folder, kind, accumulate):
+def run_rank(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.save({case: train(rank, *case) for case in CASES}, f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+def train(rank, kind, accumulate):
     raw = {
         "name": "x",
         "num_gpu": 0,
@@ -69,17 +75,20 @@ def run_rank(rank, folder, kind, accumulate):
         made.append(model.train_step([{"lq": lq, "gt": gt, "key": ["a", "b"]} for lq, gt in group], step))
         states.append({f"{key}.{name}": tensor.clone() for key, net in model.networks()["net_g"].items()
                        for name, tensor in net.state_dict().items()})  # fmt: skip
-    torch.save(
-        {"made": made, "states": states, "moments": model.optimizers[0].state_dict()["state"]}, f"{folder}/{rank}"
-    )
-    dist.destroy_process_group()
+    return {"made": made, "states": states, "moments": model.optimizers[0].state_dict()["state"]}
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("kind", ["gradient", "loss"])
-def test_the_step_is_left_out_on_both(kind, accumulate, tmp_path):
-    torch.multiprocessing.spawn(run_rank, (tmp_path, kind, accumulate), nprocs=2)
-    ranks = [torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Both ranks' results of every case: two processes that import torch serve all of them."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(run_rank, (folder,), nprocs=2)
+    return [torch.load(folder / str(rank), weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(("kind", "accumulate"), CASES)
+def test_the_step_is_left_out_on_both(trained, kind, accumulate):
+    ranks = [results[kind, accumulate] for results in trained]
     # With two mini-batches a step, the loss's second call is in the first step.
     bad = (BAD - 1) // accumulate
     for rank in ranks:
@@ -88,10 +97,10 @@ def test_the_step_is_left_out_on_both(kind, accumulate, tmp_path):
         before, after = rank["states"][bad - 1], rank["states"][bad]
         if bad:
             assert all(torch.equal(before[name], after[name]) for name in after)
-    trained = [name for name in ranks[0]["states"][0] if "norm.running" not in name]
-    assert len(trained) > 10
+    learnt = [name for name in ranks[0]["states"][0] if "norm.running" not in name]
+    assert len(learnt) > 10
     for first, second in zip(*(rank["states"] for rank in ranks), strict=True):
-        assert all(torch.equal(first[name], second[name]) for name in trained)
+        assert all(torch.equal(first[name], second[name]) for name in learnt)
     for index, moments in ranks[0]["moments"].items():
         assert all(torch.equal(value, ranks[1]["moments"][index][name]) for name, value in moments.items())
         assert moments["step"] == STEPS - 1
