@@ -219,3 +219,13 @@ def test_real_checkpoint_reproduces_its_published_figures(shared):
     assert scores["aAcc"] == pytest.approx(82.80, abs=0.01)
     published = (88.3, 65.3, 22.6, 89.2, 65.2, 66.9, 21.4, 15.5, 74.5, 28.9, 41.1)
     assert [round(scores[name], 1) for name in CAMVID.names] == list(published)
+
+
+def test_small_judge_has_the_classes_of_camvid_and_the_trunk_of_timm():
+    timm = pytest.importorskip("timm")
+    segmentor = build_segmentor("fcn_lite2_camvid11", None)
+    assert (segmentor.num_classes, segmentor.label_values[11]) == (11, 255)
+    assert segmentor.predict(torch.rand(1, 3, 72, 96)).shape == (1, 72, 96)
+    trunk = {key for key in segmentor.network.state_dict() if key.startswith("backbone.timm_model.")}
+    whole = timm.create_model("tf_efficientnet_lite2").state_dict()
+    assert {key.removeprefix("backbone.timm_model.") for key in trunk} <= set(whole)

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from d2sm_plugin.studies.compare.cost import read_cost
 from d2sm_plugin.studies.compare.grids import write_grids
+from d2sm_plugin.studies.compare.interval_plot import plot_intervals
 from d2sm_plugin.studies.compare.intervals import compare_pairs, write_intervals
 from d2sm_plugin.studies.compare.jobs import LOCK, SuiteRun
 from d2sm_plugin.studies.compare.plots import plot_convergence, plot_trade
@@ -51,6 +52,7 @@ def _write(suite: Suite, jobs: Sequence[SuiteRun], folder: Path, failed: Sequenc
     text = write_tables(scores, read_cost(suite, jobs, folder), folder, intervals)
     metrics = list(dict.fromkeys(column.metric for column in scores.columns))
     plot_convergence(suite, jobs, metrics, folder / "convergence.png")
+    plot_intervals(intervals, suite.baseline, folder / "intervals.png")
     plot_trade(scores, folder / "psnr_miou.png")
     if grids:
         write_grids(suite, jobs, folder)

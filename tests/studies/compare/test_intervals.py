@@ -81,6 +81,7 @@ def test_table_has_intervals(suite_file, tmp_path):
     text = write_report(*loaded(suite_file), tmp_path / "report", grids=False)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "| L1 twice | 2 | +2.000 [+2.000, +2.000] | +2.00 [+2.00, +2.00] |" in lines
+    assert (tmp_path / "report" / "intervals.png").read_bytes()[:4] == b"\x89PNG"
     assert any("[95 % interval over seeds and scenes: 20 frames in 2 blocks]" in line for line in lines)
 
 
