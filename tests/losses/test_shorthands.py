@@ -45,7 +45,7 @@ def test_without_arguments_it_is_the_recommended_recipe(any_weights):
 
 
 def test_presets_are_those_of_the_shipped_option_files():
-    recipe = read_options(OPTIONS / "small_ffdnet_positions_ssim.yml")["train"]["d2sm_opt"]
+    recipe = read_options(OPTIONS / "small_ffdnet_d2sm_recommended.yml")["train"]["d2sm_opt"]
     assert {**recipe["extractor"], "weights": "auto"} == PRESETS["positions"]["extractor"]
     assert recipe["patches"] == PRESETS["positions"]["patches"] and not recipe.get("queue")
     paper = read_options(OPTIONS / "train_ffdnet_d2sm.yml")["train"]["d2sm_opt"]
