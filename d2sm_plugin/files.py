@@ -36,6 +36,18 @@ def existing_file(path: str | Path) -> Path | None:
         return None
 
 
+def regular(path: str | Path) -> Path:
+    """Return the path of a file that is about to be read.
+
+    Raises:
+        OSError: for a pipe or a device, of which reading may have no end.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device; give a file")
+    return path
+
+
 @contextmanager
 def reading_again(path: str | Path, remedy: str) -> Iterator[None]:
     """Context in which a file that this package wrote is read: what is wrong in it becomes one line.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from d2sm_plugin.errors import CheckpointError, DataError
-from d2sm_plugin.files import link_whole, remove_partial_files, whole_file, write_csv, write_json, write_whole
+from d2sm_plugin.files import link_whole, regular, remove_partial_files, whole_file, write_csv, write_json, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -102,3 +102,13 @@ def test_what_a_killed_process_leaves_is_hidden_and_removed(tmp_path):
     (tmp_path / "b.partial").touch()  # of somebody else
     remove_partial_files(tmp_path.parent)
     assert names(tmp_path) == ["b.partial"]
+
+
+def test_what_has_no_end_is_no_file_to_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(OSError, match="it is a pipe or a device; give a file"):
+            regular(path)
+    write_whole(tmp_path / "a", "x")
+    assert regular(tmp_path / "a").read_text() == "x"
+    assert regular(tmp_path / "gone") == tmp_path / "gone"  # opening it says so

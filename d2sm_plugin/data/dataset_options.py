@@ -15,6 +15,9 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveI
 from d2sm_plugin.blocks import Block, read_block
 from d2sm_plugin.file_names import FileName
 
+#: What is kept in memory at once, and runs beside each other; more is a slip of the hand.
+MOST_AT_ONCE, MOST_WORKERS = 1 << 16, 1 << 10
+
 
 class LoaderOptions(Block):
     """Keys of a dataset's block that the pipeline reads itself; a dataset ignores them."""
@@ -23,14 +26,20 @@ class LoaderOptions(Block):
     name: FileName | None = Field(None, description="of the set, for folders and tables; none: the block's key")
     scale: PositiveInt | None = Field(None, description="ratio of the sizes; none: that of the option file")
     batch_size_per_gpu: PositiveInt = Field(
-        16, description="samples of a process for each batch (training; without it, validation takes one at a time)"
+        16,
+        le=MOST_AT_ONCE,
+        description="samples of a process for each batch (training; without it, validation takes one at a time)",
     )
-    num_worker_per_gpu: NonNegativeInt = Field(2, description="reading processes beside each process; 0: none")
+    num_worker_per_gpu: NonNegativeInt = Field(
+        2, le=MOST_WORKERS, description="reading processes beside each process; 0: none"
+    )
     dataset_enlarge_ratio: PositiveInt = Field(1, description="passes over the set that make one epoch")
     ratio: PositiveFloat | None = Field(
         None, description="share of this training set in what is drawn, relative to the others; none: by their sizes"
     )
-    num_prefetch_queue: PositiveInt = Field(2, description="batches that each reading process keeps ready")
+    num_prefetch_queue: PositiveInt = Field(
+        2, le=MOST_AT_ONCE, description="batches that each reading process keeps ready"
+    )
     use_shuffle: bool | None = Field(None, description="accepted for BasicSR's sake; training data are always shuffled")
     prefetch_mode: Literal["cpu", "cuda"] | None = Field(None, description="accepted for BasicSR's sake; not used")
     pin_memory: bool | None = Field(None, description="accepted for BasicSR's sake; pinned where there is a GPU")

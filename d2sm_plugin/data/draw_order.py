@@ -11,6 +11,8 @@ import torch
 
 from d2sm_plugin.errors import OptionError
 
+_MOST_DRAWS = 50_000_000  # of an epoch
+
 
 class DrawOrder:
     """The order of an endless stream of draws from one training set or several, epoch by epoch.
@@ -48,6 +50,11 @@ class DrawOrder:
         self.lengths, self.seed, self.ratios = list(lengths), seed, ratios
         counts = [length * times for length, times in zip(lengths, enlarge_ratios or [1] * len(lengths), strict=True)]
         self.epoch_length = sum(counts)
+        if self.epoch_length > _MOST_DRAWS:
+            raise OptionError(
+                f"{names[0]}.dataset_enlarge_ratio: an epoch would have {self.epoch_length:,} samples, whose order is "
+                f"kept in memory; at most {_MOST_DRAWS:,}"
+            )
         self.counts = counts if ratios is None else _shares(self.epoch_length, ratios)
         for name, count in zip(names, self.counts, strict=True):
             if count < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -244,19 +244,27 @@ def picture_files(root: str | Path, files_only: bool = True) -> list[str]:
         for entry in _entries(os.path.join(root, folder)):
             name = os.path.join(folder, entry.name)
             ending = os.path.splitext(entry.name)[1].lower()
-            if entry.is_dir():
+            if _leads_to(entry.is_dir):
                 if not entry.name.endswith(".lmdb"):
                     folders.append(name)
             elif ending in UNREAD_TYPES:
                 unread[ending] = unread.get(ending, 0) + 1
             elif ending in TYPES:
-                if files_only and not entry.is_file():
+                if files_only and not _leads_to(entry.is_file):
                     raise DataError(f"{entry.path}: it is a pipe, a device or a link that leads nowhere; remove it")
                 pictures.append(name)
     if unread:
         endings = ", ".join(f"{count} {ending}" for ending, count in sorted(unread.items()))
         logging.getLogger(_LOGGER).warning(f"{root}: passed over, as these types are not read: {endings}")
     return sorted(pictures)
+
+
+def _leads_to(kind: Callable[[], bool]) -> bool:
+    """Ask a directory entry for its kind; a link to itself is an error of the system, and none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -19,6 +19,7 @@ from basicsr.utils.file_client import BaseStorageBackend, FileClient
 
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import DataError, OptionError, suggest
+from d2sm_plugin.files import regular
 
 META_FILE = "meta_info.txt"
 _MANY_KEYS = 50  # beyond this a message does not list the known records
@@ -141,7 +142,7 @@ def read_meta_info(path: str | Path) -> dict[str, MetaLine]:
     """
     file = Path(path) / META_FILE
     try:
-        text = file.read_text(encoding="utf-8")
+        text = regular(file).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{path}: {META_FILE} is missing; BasicSR's LMDB format has one; {_REMEDY}") from None
     except (OSError, UnicodeDecodeError) as error:

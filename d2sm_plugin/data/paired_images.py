@@ -10,6 +10,7 @@ from typing import Any
 from d2sm_plugin.data.image_store import ImageStore, LmdbStore, check_same_keys, is_lmdb, looked_at
 from d2sm_plugin.data.picture_head import TYPES, picture_size
 from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.files import regular
 
 _ROOTS = ("dataroot_lq", "dataroot_gt")
 
@@ -96,7 +97,7 @@ def _listed_pairs(block: Mapping[str, Any], where: str) -> list[tuple[str, str]]
     lq_root, gt_root = (block[key] for key in _ROOTS)
     path = Path(block["meta_info_file"])
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = regular(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{where}.meta_info_file: {path}: cannot be read ({error})") from error
     pairs = []

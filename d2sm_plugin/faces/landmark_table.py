@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2sm_plugin.errors import DataError
-from d2sm_plugin.files import write_whole
+from d2sm_plugin.files import regular, write_whole
 
 NAME_COLUMN, SPLIT_COLUMN = "image", "split"
 
@@ -37,7 +37,7 @@ def read_landmark_table(path: str | Path) -> dict[str, LandmarkRow]:
             message names file and line.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(regular(path), newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             columns = _point_columns(header, path)

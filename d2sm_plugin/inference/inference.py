@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ def plan_targets(source: Path, out: Path, ending: str = "same", existing: str = 
     root = source if source.is_dir() else source.parent
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: it is a file; give a folder for the restored pictures")
-    if out.resolve() == root.resolve() or (source.is_dir() and source.resolve() in out.resolve().parents):
+    if _real(out) == _real(root) or (source.is_dir() and _real(source) in _real(out).parents):
         raise DataError(f"{out}: the restored pictures would join the given ones in {root}; give another folder")
     targets: dict[Path, Path] = {}
     sources: dict[Path, Path] = {}
@@ -174,10 +175,15 @@ def _find_pictures(source: Path) -> list[Path]:
     return pictures
 
 
+def _real(path: Path) -> Path:
+    """Return a path without links; ``Path.resolve`` raises for a link to itself, before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
 def _check_no_picture_is_overwritten(targets: dict[Path, Path]) -> None:
-    inputs = {picture.resolve() for picture in targets}
+    inputs = {_real(picture) for picture in targets}
     for picture, target in targets.items():
-        if target.resolve() in inputs:
+        if _real(target) in inputs:
             raise DataError(f"{target}: the result of {picture} would overwrite a given picture; give another folder")
 
 

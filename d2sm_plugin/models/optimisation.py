@@ -58,8 +58,9 @@ def build_optimiser(block: Mapping[str, Any], parameters: Iterable[nn.Parameter]
     arguments = {key: value for key, value in block.items() if key != "type"}
     try:
         return cls([p for p in parameters if p.requires_grad], **arguments)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{where}: {block['type']} refuses these values: {error}") from error
+    except Exception as error:  # torch has no one kind for it
+        reason = " ".join(str(error).split())
+        raise OptionError(f"{where}: {block['type']} refuses these values: {reason}") from error
 
 
 def takes_state_of(block: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -95,8 +96,9 @@ def build_scheduler(block: Mapping[str, Any], optimiser: Optimizer, where: str =
     arguments = {key: value for key, value in block.items() if key != "type"}
     try:
         return cls(optimiser, **arguments)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise OptionError(f"{where}: {block['type']} refuses these values: {error}") from error
+    except Exception as error:  # torch has no one kind for it
+        reason = " ".join(str(error).split())
+        raise OptionError(f"{where}: {block['type']} refuses these values: {reason}") from error
 
 
 def step_schedule(optimisers: Sequence[Optimizer], schedulers: Sequence[Any], step: int, warmup_iter: int) -> None:

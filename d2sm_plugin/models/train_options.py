@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from d2sm_plugin.blocks import Block, Whole, at_key
+from d2sm_plugin.data.dataset_options import MOST_AT_ONCE
 from d2sm_plugin.errors import suggest
 
 _EXAMPLES = ("pixel_opt", "perceptual_opt", "d2sm_opt")
@@ -35,7 +36,7 @@ class TrainOptions(Block):
         False, description="torch.compile of the network and of D2SM's extractor; slow to start, needs a C++ compiler"
     )
     grad_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none: no clipping")
-    accumulate: PositiveInt = Field(1, description="mini-batches for one optimiser step")
+    accumulate: PositiveInt = Field(1, le=MOST_AT_ONCE, description="mini-batches for one optimiser step")
     max_nonfinite_steps: PositiveInt = Field(10, description="stop after so many non-finite losses in a row")
 
     @model_validator(mode="before")

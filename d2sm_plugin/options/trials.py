@@ -26,7 +26,7 @@ from d2sm_plugin.options.host_arguments import is_of_host
 from d2sm_plugin.options.signatures import signature_of
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, lookup
 
-_MOST_TENSORS = 20_000  # and layers of a network: large ones have a few thousand
+_MOST_TENSORS = 10_000  # and layers of a network: large ones have a few thousand
 _STEPPED = 2000  # steps of a schedule that are tried one by one; of longer ones the end is tried
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from d2sm_plugin.errors import DataError
-from d2sm_plugin.files import write_csv
+from d2sm_plugin.files import regular, write_csv
 
 HEADER = ("iter", "dataset", "images", "metric", "value")
 #: Name of the set -> (number of images, metric -> value).
@@ -41,7 +41,7 @@ class MetricsFile:
         if not path.exists():
             return
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with regular(path).open(newline="", encoding="utf-8") as file:
                 header, *lines = list(csv.reader(file)) or [list(HEADER)]
             if tuple(header) != HEADER:
                 raise ValueError(f"its first line is '{','.join(header)}'")

@@ -123,14 +123,13 @@ class TrainingRun:
         return read_state(self.resume_state) if self.resume_state is not None else None
 
     def _build(self, drawn: int) -> None:
-        options = self.options
-        self.drawn = drawn
+        options, self.drawn = self.options, drawn
         blocks, pin_memory = training_blocks(options["datasets"]), options["num_gpu"] > 0
         self.data = TrainBatches(blocks, options["manual_seed"], self.rank, self.world_size, drawn, pin_memory)
-        loaders = build_evaluation_loaders(options["datasets"], ("val",), self.rank, self.world_size)
+        sets = build_evaluation_loaders(options["datasets"], ("val",), self.rank, self.world_size)
         self.model = build_model(options)
         self.saver = StateSaver(self.store, self.model, self.kept_options, self.rank, self.logger)
-        self.evaluator = Evaluator(options, loaders, self.folder.visualization, False, self.model.device)
+        self.evaluator = Evaluator(options, sets, self.folder.visualization, False, self.model.device)
         check_training_sample(self.model, self.data.first_sample())
         self.evaluator.try_sets(self.model)
         seed_everything(options["manual_seed"] + self.rank)
@@ -138,16 +137,16 @@ class TrainingRun:
     def _continue_from(self, state: Mapping[str, Any], changes: ResumeChanges) -> None:
         assert self.resume_state is not None
         self.store.load(self.resume_state, self.model.networks())
+        states = state["random"]
         try:
             self.model.load_training_state(state, changes.new_schedule)
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            restore_random_state(states[self.rank if self.rank < len(states) else 0])
+        except (LookupError, ValueError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
                 f"{self.resume_state}: it does not fit this training ({reason}); start a new run from its weights "
                 f"(path.pretrain_network_g)"
             ) from error
-        generators = state["random"][self.rank] if self.rank < len(state["random"]) else state["random"][0]
-        restore_random_state(generators)
         self.done = self.saver.saved = state["iter"]
 
     def _describe(self, changes: ResumeChanges | None) -> None:
@@ -158,8 +157,6 @@ class TrainingRun:
             lines += [f"Continuing from {self.resume_state}, step {self.done:,}.", *changes.lines()]
         for line in lines:
             self.logger.info(line)
-
-    # ------------------------------------------------------------------------------------------------------ the loop
 
     def _train(self) -> bool:
         total = self.options["train"]["total_iter"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.files import regular
 from d2sm_plugin.safe_yaml import parse_yaml
 
 SUFFIXES = (".yml", ".yaml", ".json")
@@ -61,7 +62,7 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
+        with open(regular(path), "rb") as file:
             text = file.read(_MAX_BYTES + 1).decode("utf-8")
         if len(text) > _MAX_BYTES:
             raise OptionError(f"{path}: longer than {_MAX_BYTES // 1024} KiB, which no config needs")

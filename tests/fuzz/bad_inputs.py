@@ -101,6 +101,10 @@ WRONG_VALUES: list[tuple[str, Any]] = [
     ("datasets:val:sigma", []), ("datasets:val:gt_size", 32), ("val:metrics:psnr:type", "calculate_pnsr"),
     ("val:metrics:psnr:crop_boarder", 0), ("val:metrics:psnr:crop_border", "x"), ("val:save_best", "sharpness"),
     ("val:tile", 0), ("val:val_freq", "often"), ("logger:print_freq", 0), ("logger:save_checkpoint_freq", "x"),
+    ("train:scheduler", {"type": "StepLR", "step_size": 1, "last_epoch": 3}), ("network_g:num_feat", 10**9),
+    ("train:pixel_opt:takes", ["restored", "x"]), ("train:half_opt", {"type": "L1Loss"}),
+    ("datasets:train:gt_size", 10**7), ("datasets:train:batch_size_per_gpu", 10**7), ("train:accumulate", 10**7),
+    ("datasets:train:num_worker_per_gpu", 10**5), ("datasets:train:dataset_enlarge_ratio", 10**9),
     ("path", {"pretrain_network_g": "gone.pth"}), ("path", {"resume_state": "gone.state"}),
 ]  # fmt: skip
 
@@ -237,11 +241,16 @@ def _pictures() -> Iterator[BadInput]:
             os.mkfifo(folder / "images/pipe.png")
             return [*words]
 
+        def circle(folder: Path, words: list[str] = words) -> list[object]:
+            (folder / "images/circle.png").symlink_to("circle.png")
+            return [*words]
+
         def link(folder: Path, words: list[str] = words) -> list[object]:
             (folder / "images/link.png").symlink_to("gone.png")
             return [*words]
 
         yield BadInput("a pipe among the pictures", command, pipe)
+        yield BadInput("a link to itself among the pictures", command, circle)
         yield BadInput("a link to nowhere among the pictures", command, link)
 
     def other_size(folder: Path) -> list[object]:
@@ -295,6 +304,7 @@ def _stores() -> Iterator[BadInput]:
         "of small pictures": lambda f: _rewritten(f, {"a": png_of_size(8, 8)}, "a.png (8,8,3) 1\n"),
         "that is a file": lambda f: (shutil.rmtree(f / "images.lmdb"), (f / "images.lmdb").write_text("")),
         "that is missing": lambda f: shutil.rmtree(f / "images.lmdb"),
+        "with a pipe as list": lambda f: ((f / meta).unlink(), os.mkfifo(f / meta)),
     }
     for name, spoiler in spoilers.items():
 
@@ -343,6 +353,7 @@ def spoilt_checkpoints() -> dict[str, bytes]:
         "a sparse tensor": _saved({"params": state | {first: state[first].to_sparse()}}),
         "something that runs": _saved({"params": Harmful()}),
         "a pickle that runs": pickle.dumps(Harmful()),
+        "a tensor of a value repeated": _saved({"params": {name: torch.zeros(1).expand(10**12) for name in state}}),
         "a pickle of plain values": pickle.dumps({"params": [1, 2]}),
     }
 
@@ -479,6 +490,14 @@ def _lists() -> Iterator[BadInput]:
 
         command = "prepare" if number % 2 or b"split" in text else "faces"
         yield BadInput(f"a table of landmarks {name}", command, spoil)
+    for command, words in (("faces", FACES), ("prepare", PREPARE_FACES)):
+
+        def pipe(folder: Path, words: list[str] = words) -> list[object]:
+            (folder / "points.csv").unlink()
+            os.mkfifo(folder / "points.csv")
+            return [*words]
+
+        yield BadInput("a pipe as table of landmarks", command, pipe)
     pickles: dict[str, bytes] = {
         "that runs": pickle.dumps(Harmful()),
         "of nothing": b"",
@@ -553,6 +572,7 @@ def _arguments() -> Iterator[BadInput]:
         ("benchmark", ["queue", "--small"], "--threads", ("0", "x")),
         ("benchmark", ["queue", "--small"], "--device", ("foo",)),
         ("train", TRAIN, "--launcher", ("mpi", "pytorch")),
+        ("install-host", [], "--upgrade", ("now",)),
         ("options", ["copy", "train_ffdnet_d2sm"], "--out", ("train.yml",)),
         ("options", ["show"], "no_such_file", ()),
     ):

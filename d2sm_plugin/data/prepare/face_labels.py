@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from d2sm_plugin.errors import DataError
 from d2sm_plugin.faces.landmark_table import points_of, read_landmark_table
+from d2sm_plugin.files import regular
 
 Box = tuple[float, float, float, float]
 _CELEBA_SPLITS = {"0": "train", "1": "val", "2": "test"}
@@ -104,7 +105,7 @@ def _read_celeba(path: Path) -> dict[str, FaceLabel]:
 
 
 def _read_dicnet(path: Path) -> dict[str, FaceLabel]:
-    with _reading(path), open(path, "rb") as file:
+    with _reading(path), open(regular(path), "rb") as file:
         try:
             loaded = _PlainUnpickler(file).load()
         except Exception as error:  # a damaged pickle can raise anything
@@ -171,7 +172,7 @@ def _reading(path: str | Path) -> Iterator[None]:
 
 
 def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    with _reading(path), open(path, encoding="utf-8-sig") as file:
+    with _reading(path), open(regular(path), encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, line
