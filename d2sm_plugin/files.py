@@ -61,7 +61,7 @@ def reading_again(path: str | Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except DataError:
+    except D2SMError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, csv.Error) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -24,6 +24,8 @@ from d2sm_plugin.weight_files import PTH, SAFETENSORS, Description, load_file, w
 from d2sm_plugin.weights import load_weights
 
 _STATE = re.compile(r"^(\d+)\.state$")
+#: What the entries of a training state are.
+_KINDS = {"iter": int, "drawn": int, "optimizers": list, "random": list, "options": dict}
 _ADVICE = "earlier checkpoints are whole: free some space and continue with --auto_resume"
 
 
@@ -227,4 +229,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: not a training state that this package wrote; BasicSR's own cannot be continued"
         )
+    for key, kind in _KINDS.items():
+        if not isinstance(state.get(key, kind()), kind) or (kind is int and state[key] < 0):
+            raise CheckpointError(f"{path}: its entry '{key}' is damaged; continue from an earlier one")
     return state

@@ -13,6 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from d2sm_plugin.blocks import read_block
 from d2sm_plugin.errors import CheckpointError, D2SMError, OptionError, OtherRankError, TrainingError
+from d2sm_plugin.files import reading_again
 from d2sm_plugin.models.data_check import check_training_sample
 from d2sm_plugin.options.data_sets import training_blocks
 from d2sm_plugin.options.schema import LoggerOptions, ValOptions
@@ -94,7 +95,8 @@ class TrainingRun:
         check_curves(self.logging)
         state, changes = self._state_to_continue(), None
         if state is not None:
-            changes = ResumeChanges(state.get("options", self.kept_options), self.kept_options, state["iter"])
+            with reading_again(str(self.resume_state), "continue from an earlier one"):
+                changes = ResumeChanges(state.get("options", self.kept_options), self.kept_options, state["iter"])
             self.options["path"] |= {"pretrain_network_g": None, "pretrain_network_d": None}  # they are in it
         self._build(state["drawn"] if state is not None else 0)
         if state is not None and changes is not None:

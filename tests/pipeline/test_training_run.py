@@ -98,6 +98,31 @@ def test_a_run_in_two_parts_equals_one_in_one(photographs, tmp_path, extra):
     assert equal(whole, weights(tmp_path, "parts", "net_g_8.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"random": [{"python": [3, ["x"], None]}]}, "it does not fit this training ("),
+        ({"random": []}, "it does not fit this training ("),
+        ({"optimizers": [3]}, "it does not fit this training ("),
+        ({"schedulers": None}, "it does not fit this training ("),
+        ({"random": None}, "its entry 'random' is damaged"),
+        ({"iter": "4"}, "its entry 'iter' is damaged"),
+        ({"drawn": -1}, "its entry 'drawn' is damaged"),
+        ({"options": {"train": [], "datasets": 3}}, "it is damaged (|cannot go on with what has changed"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_state_with_entries_of_another_kind(photographs, tmp_path, damage, message):
+    options = tiny_options(photographs, tmp_path, total_iter=4)
+    train(options, tmp_path)
+    file = tmp_path / "experiments" / "tiny" / "training_states" / "4.state"
+    torch.save(torch.load(file, weights_only=True) | damage, file)
+    with pytest.raises(D2SMError) as error:
+        train(options, tmp_path, "--auto_resume", "--force_yml", "train:total_iter=6")
+    assert any(part in str(error.value) for part in message.split("|")), error.value
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("ratios", [(None, None), (1, 3)])
 def test_several_training_sets_are_one_and_go_on_exactly(photographs, tmp_path, ratios):
     options = tiny_options(photographs, tmp_path)
