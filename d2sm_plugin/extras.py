@@ -17,6 +17,7 @@ EXTRA_OF = {
     **dict.fromkeys(("pytorch_msssim", "lpips"), "objectives"),
     **dict.fromkeys(("matplotlib", "sklearn"), "plots"),
     "pywt": "inference",
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),
 }
 
 

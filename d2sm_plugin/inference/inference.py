@@ -7,22 +7,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from torch import nn
 from tqdm import tqdm
 
 from d2sm_plugin.arguments import Parser, device, out_folder, whole
-from d2sm_plugin.custom_imports import add_custom_import, import_from
+from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.image_store import picture_files
 from d2sm_plugin.data.picture_head import MAX_PIXELS, TYPES
 from d2sm_plugin.errors import D2SMError, DataError, OptionError
-from d2sm_plugin.inference.described_network import build_network, network_block
+from d2sm_plugin.inference.network_arguments import add_network_arguments, network_of
 from d2sm_plugin.inference.noise_level import ESTIMATE, parse_noise_level
 from d2sm_plugin.inference.picture_files import read_picture, write_picture
 from d2sm_plugin.inference.picture_restorer import PictureRestorer
-from d2sm_plugin.options.files import read_option_file
-from d2sm_plugin.safe_yaml import parse_yaml
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tqdm.write(f"{out}: every picture is there already")
         return 0
     restorer = PictureRestorer(
-        network_of(arguments),
+        network_of(arguments)[0].to(arguments.device),
         None if arguments.sigma is None else parse_noise_level(arguments.sigma),
         arguments.tile,
         arguments.tile_overlap,
@@ -139,29 +135,6 @@ def _failure(source: Path, target: Path, error: Exception) -> str:
     return text if str(source) in text or str(target) in text else f"{source}: {' '.join(text.split())}"
 
 
-def network_of(arguments: argparse.Namespace) -> nn.Module:
-    """Build the network that the command line names, or else the weight file, with its weights, on its device.
-
-    Raises:
-        OptionError: for an unknown network, argument or device.
-        CheckpointError: for a checkpoint that does not fit.
-    """
-    if arguments.opt is not None:
-        content = read_option_file(arguments.opt).content
-        import_from(content)
-        block = content.get("network_g")
-        where = f"{arguments.opt}: network_g"
-        if not isinstance(block, dict):
-            raise OptionError(f"{where}: expected the block that describes the network, as in a training's option file")
-        block = {**block, **_network_arguments(arguments.network_args)}
-    else:
-        named = None if arguments.network is None else {"type": arguments.network}
-        remedy = "name it with --network, or give a training's option file with --opt"
-        block = network_block(arguments.checkpoint, named, remedy) | _network_arguments(arguments.network_args)
-        where = f"{arguments.checkpoint}: network" if named is None else "--network"
-    return build_network(block, arguments.checkpoint, arguments.param_key, where).to(arguments.device)
-
-
 def _find_pictures(source: Path) -> list[Path]:
     if source.is_file():
         if source.suffix.lower() not in TYPES:
@@ -197,16 +170,6 @@ def _without_existing(targets: dict[Path, Path], existing: str) -> dict[Path, Pa
     return {p: t for p, t in targets.items() if existing != "skip" or not t.exists()}
 
 
-def _network_arguments(pairs: Sequence[str]) -> dict[str, Any]:
-    arguments = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise OptionError(f"--network-args {pair}: expected name=value, for example num_feat=64")
-        arguments[name] = parse_yaml(value, f"--network-args {name}")
-    return arguments
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         description="Restore pictures with a trained network.",
@@ -224,18 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         type=out_folder,
         help="folder for the results; names and subfolders are kept (default: %(default)s)",
     )
-    naming = parser.add_mutually_exclusive_group()
-    naming.add_argument(
-        "-n",
-        "--network",
-        help="name of the network, for example FFDNet; weights of a training by this package say it themselves",
-    )
-    naming.add_argument("-opt", "--opt", help="option file whose block network_g describes the network")
-    parser.add_argument("--network-args", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network")
-    parser.add_argument(
-        "-c", "--weights", "--checkpoint", dest="checkpoint", required=True, help="weights: a path or a URL"
-    )
-    parser.add_argument("--param-key", help="entry of the checkpoint to use, for example params_ema")
+    add_network_arguments(parser)
     parser.add_argument("-s", "--sigma", help="noise level, 0 to 255, or 'estimate'; for networks that are told it")
     parser.add_argument("--tile", type=whole(1), help="restore by tiles of so many pixels a side, for large pictures")
     parser.add_argument(
