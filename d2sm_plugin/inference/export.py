@@ -129,6 +129,7 @@ def to_onnx(network: nn.Module, about: Description | None = None) -> tuple[bytes
     except Exception as error:  # torch raises many kinds; all mean the same here
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise OptionError(f"{label}: torch cannot export it ({lines[-1].strip()[:200]})") from error
+    assert program is not None  # as the call asks for one
     metadata = {"size_multiple": str(multiple)} | ({} if about is None else {ABOUT: about.to_json()})
     program.model.metadata_props.update(metadata)
     return program.model_proto.SerializeToString(deterministic=True), multiple
