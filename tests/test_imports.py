@@ -32,7 +32,7 @@ BELOW = {
     "faces": ["files"],
     "statistics": ["errors"],
     "features": ["registry", "weights", "extras", "argument_types"],
-    "metrics": ["faces", "registry", "weights"],
+    "metrics": ["faces", "losses"],
     "archs": ["faces", "features"],
     "data": [
         "arguments",

@@ -71,12 +71,15 @@ def _check_val(options: Mapping[str, Any], model: type[D2SMModel], network: nn.M
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"val.metrics.{twice[0]}: another figure has that name already; choose another one")
-    wanted = val["save_best"]
-    of_class = wanted is not None and val["segmentation"] is not None and wanted.startswith("IoU/")
-    if wanted is not None and wanted not in names and not of_class:
-        raise OptionError(f"val.save_best: no figure '{wanted}' is measured{suggest(wanted, names)}")
-    if wanted is not None and not any(key.split("_")[0] == "val" for key in options["datasets"]):
+    best_of = [val["save_best"]] if isinstance(val["save_best"], str) else val["save_best"] or []
+    for wanted in best_of:
+        of_class = val["segmentation"] is not None and wanted.startswith("IoU/")
+        if wanted not in names and not of_class:
+            raise OptionError(f"val.save_best: no figure '{wanted}' is measured{suggest(wanted, names)}")
+    if best_of and not any(key.split("_")[0] == "val" for key in options["datasets"]):
         raise OptionError("val.save_best: there is no dataset 'val' to measure it on")
+    if val["patience"] is not None and not (best_of and val["val_freq"]):
+        raise OptionError("val.patience: it counts validations without a better val.save_best; set that and val_freq")
     if val["measure_input"] and options["scale"] != 1:
         raise OptionError(f"val.measure_input: with scale {options['scale']} input and clean image differ in size")
     if val["tile"] is not None:

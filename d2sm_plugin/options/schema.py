@@ -49,11 +49,21 @@ class ValOptions(Block):
         None, description="context on each inner side of a tile, in pixels; none: as far as the network sees"
     )
     measure_input: bool = Field(False, description="measure the degraded images as well, as NAME_input")
-    save_best: str | None = Field(None, description="metric whose best network on the first set is kept")
+    save_best: str | list[str] | None = Field(
+        None, description="metric, or several, whose best network on the first set is kept"
+    )
+    patience: PositiveInt | None = Field(
+        None, description="end the training after so many validations without a better (first) `save_best`"
+    )
     metrics: dict[FileName, TypeBlock] = Field(
         default_factory=dict, description="name: {type: calculate_psnr, crop_border: 0}"
     )
     segmentation: SegmentationOptions | None = Field(None, description="semantic accuracy, see docs/segmentation.md")
+
+    @property
+    def best_of(self) -> list[str]:
+        """The names of ``save_best``."""
+        return [self.save_best] if isinstance(self.save_best, str) else self.save_best or []
 
 
 class LoggerOptions(Block):

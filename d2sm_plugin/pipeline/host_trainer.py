@@ -32,7 +32,7 @@ def build_in_host(opt: Mapping[str, Any]) -> D2SMModel:
 
     Raises:
         OptionError: for options that cannot be used, as the plugin's own reader names them, and for gradient
-            accumulation and ``val.save_best``, which BasicSR's trainer does not do.
+            accumulation, ``val.save_best`` and ``val.patience``, which BasicSR's trainer does not do.
     """
     raw = {key: value for key, value in opt.items() if key not in _ADDED}
     raw["path"] = {key: value for key, value in opt["path"].items() if key not in _FOLDERS}
@@ -41,6 +41,7 @@ def build_in_host(opt: Mapping[str, Any]) -> D2SMModel:
         for where, value, possible in (
             ("train.accumulate", options["train"]["accumulate"], (1,)),
             ("val.save_best", options["val"]["save_best"], (None,)),
+            ("val.patience", options["val"]["patience"], (None,)),
         ):
             if value not in possible:
                 raise OptionError(f"{where}: BasicSR's own trainer does not do this; remove it, or run: d2sm train")
@@ -112,7 +113,7 @@ class _InHost:
             self.logger.info(f"Test of {name}:\n{result_table(results)}")
             return
         record = self._record()
-        best = BestMetrics(self.opt["val"]["metrics"], record.rows)
+        best = BestMetrics(evaluator.lower_is_better, record.rows)
         best.update(current_iter, results)
         record.add(current_iter, results)
         for line in result_lines(results, best):

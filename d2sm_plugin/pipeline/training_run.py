@@ -103,7 +103,7 @@ class TrainingRun:
             self._continue_from(state, changes)
         on_first_rank(lambda: self._make_folder(resume=state is not None))
         self.metrics = MetricsFile(self.folder.metrics_file)
-        self.best = BestMetrics(self.val.metrics, self.metrics.rows)
+        self.best = BestMetrics(self.evaluator.lower_is_better, self.metrics.rows)
         self._describe(changes)
 
     def _make_folder(self, resume: bool) -> None:
@@ -165,8 +165,17 @@ class TrainingRun:
         try:
             if self.done and self._validation_due(self.done) and not self.metrics.has(self.done):
                 self._validate(self.done)
+            elif self.done:
+                self._end_where_no_longer_better()
             if self.done < total:
                 self._loop(total)
+        except _NoLongerBetter:
+            self.saver.save(self.done, self.drawn)
+            self.logger.info(
+                f"End of training after step {self.done:,}: {self.val.best_of[0]} was at its best "
+                f"{self.val.patience} validations ago (val.patience)."
+            )
+            return True
         except _AskedToStop:
             self.saver.save(self.done, self.drawn)
             self.logger.info(f"Stopped after step {self.done:,} as asked; continue with --auto_resume.")
@@ -245,12 +254,20 @@ class TrainingRun:
         if results is None:
             raise _AskedToStop
         on_first_rank(lambda: self._keep_results(step, results))
+        self._end_where_no_longer_better()
+
+    def _end_where_no_longer_better(self) -> None:
+        """Leave the training where the metric has not been better for ``val.patience`` validations."""
+        if self.val.patience is None:
+            return
+        since = self.best.since.get((next(iter(self.evaluator.loaders)), self.val.best_of[0]), 0)
+        if on_any_rank([since >= self.val.patience], self.model.device)[0]:
+            raise _NoLongerBetter
 
     def _keep_results(self, step: int, results: Results) -> None:
         improved = self.best.update(step, results)
-        wanted = self.val.save_best
-        if wanted is not None:
-            first = next(iter(results))
+        first = next(iter(results))
+        for wanted in self.val.best_of:
             if wanted not in results[first][1]:
                 raise OptionError(f"val.save_best: no metric '{wanted}'; measured: {', '.join(results[first][1])}")
             if (first, wanted) in improved:
@@ -263,6 +280,10 @@ class TrainingRun:
                 self.curves.add_scalar(f"metrics/{name}/{metric}", value, step)
         for line in result_lines(results, self.best):
             self.logger.info(line)
+
+
+class _NoLongerBetter(Exception):  # noqa: N818  # no error
+    """Ends a training early."""
 
 
 class _AskedToStop(Exception):  # noqa: N818  # no error

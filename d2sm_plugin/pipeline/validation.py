@@ -16,6 +16,7 @@ from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import check_numbers, to_uint8
+from d2sm_plugin.metrics.set_metric import SetMetric, as_tensor, better_of, is_of_set
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.data_check import check_inputs
 from d2sm_plugin.options.schema import ValOptions
@@ -24,7 +25,7 @@ from d2sm_plugin.pipeline.image_records import ImageRecord
 from d2sm_plugin.pipeline.metrics_file import Results
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 from d2sm_plugin.random_guard import untouched_random_state
-from d2sm_plugin.registry import METRIC_REGISTRY, lookup
+from d2sm_plugin.registry import METRIC_REGISTRY, build, lookup
 from d2sm_plugin.seg.scorer import SegmentationScorer
 
 
@@ -98,6 +99,35 @@ class ImageMetric:
             return float(self.function(**images, **self.arguments))
 
 
+class MetricOfSet:
+    """A metric of a whole set of images, see :mod:`d2sm_plugin.metrics.set_metric`.
+
+    Args:
+        block: ``type``, the name of a registered class, and its arguments.
+        where: path of the block, for messages.
+        judged: name of the picture that it judges, ``restored`` or ``input``.
+    """
+
+    def __init__(self, block: Mapping[str, Any], where: str, judged: str) -> None:
+        self.where, self.judged = where, judged
+        self.metric: SetMetric = build(METRIC_REGISTRY, {k: v for k, v in block.items() if k != "better"}, where)
+
+    def reset(self) -> None:
+        """Begin a new set."""
+        self.metric.reset()
+
+    def update(self, key: str, images: Mapping[str, np.ndarray]) -> None:
+        """Take the pictures of an image, by name."""
+        clear = as_tensor(images["clean"]) if self.metric.compares and "clean" in images else None
+        with foreign_code(lambda: f"{self.where}: {type(self.metric).__name__} on the image '{key}'"):
+            self.metric.update(key, as_tensor(images[self.judged]), clear)
+
+    def compute(self) -> float:
+        """Value for the set, the same on every process."""
+        with foreign_code(lambda: f"{self.where}: {type(self.metric).__name__} of a set"):
+            return self.metric.compute()
+
+
 class Evaluator:
     """Restoration and measurement of whole sets, the images shared out among ranks.
 
@@ -123,7 +153,16 @@ class Evaluator:
         self.loaders = loaders
         self.pictures = pictures if self.val.save_img else None
         self.every_restored = every_restored
-        self.metrics = {name: ImageMetric(block, f"val.metrics.{name}") for name, block in self.val.metrics.items()}
+        self.metrics: dict[str, ImageMetric] = {}
+        self.set_metrics: dict[str, MetricOfSet] = {}
+        for name, block in self.val.metrics.items():
+            where = f"val.metrics.{name}"
+            if not is_of_set(lookup(METRIC_REGISTRY, block["type"], f"{where}.type")):
+                self.metrics[name] = ImageMetric(block, where)
+                continue
+            self.set_metrics[name] = MetricOfSet(block, where, "restored")
+            if self.val.measure_input:
+                self.set_metrics[f"{name}_input"] = MetricOfSet(block, where, "input")
         judge = self.val.segmentation
         self.segmentation = SegmentationScorer(judge, device) if judge is not None else None
         #: name of the set -> what was measured of each image, on every rank
@@ -156,6 +195,16 @@ class Evaluator:
         return results
 
     @property
+    def lower_is_better(self) -> set[str]:
+        """Names of the figures of which lower ones are better."""
+        lower = {"nrmse"}
+        for name, block in self.val.metrics.items():
+            built = self.set_metrics[name].metric if name in self.set_metrics else None
+            if better_of(block, f"val.metrics.{name}", built) == "lower":
+                lower |= {name, f"{name}_input"}
+        return lower
+
+    @property
     def class_names(self) -> Sequence[str]:
         """Classes whose pixels are counted; none without ``val.segmentation``."""
         return self.segmentation.classes.names if self.segmentation is not None else ()
@@ -178,7 +227,11 @@ class Evaluator:
                 sample = loader.dataset[0]
             check_inputs(model.best_network, sample, loader.where)
             batch = {name: [value] for name, value in sample.items()}
-            self._measure(image_keys(batch)[0], _image_row(batch, batch.get("gt", batch["lq"]), 0))
+            images = _image_row(batch, batch.get("gt", batch["lq"]), 0)
+            self._measure(image_keys(batch)[0], images)
+            for metric in self.set_metrics.values():
+                metric.reset()
+                metric.update(image_keys(batch)[0], images)
 
     def _run_set(
         self, model: Restores, name: str, loader: GroupedBatches, iteration: int, stop: Callable[[], bool]
@@ -186,6 +239,8 @@ class Evaluator:
         rows: list[tuple[str, dict[str, float]]] = []
         if self.segmentation is not None:
             self.segmentation.start()
+        for metric in self.set_metrics.values():
+            metric.reset()
         shown = -(-self.val.max_pictures // world()[1]) if not self.every_restored else len(loader.dataset)
         bar = tqdm(
             total=len(loader.dataset),
@@ -219,6 +274,8 @@ class Evaluator:
             self.segmentation.add(keys, restored)
         for position, key in enumerate(keys):
             images = _image_row(batch, restored, position)
+            for metric in self.set_metrics.values():
+                metric.update(key, images)
             yield key, images, self._measure(key, images) | extra[position]
 
     def _measure(self, key: str, images: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -240,7 +297,8 @@ class Evaluator:
         self.by_image[set_name] = joint
         names = joint[0].values if joint else {}
         means = {name: float(np.mean([row.values[name] for row in joint])) for name in names}
-        return len(joint), means | scores
+        of_sets = {name: metric.compute() for name, metric in self.set_metrics.items()} if joint else {}
+        return len(joint), means | of_sets | scores
 
     def _write(self, images: dict[str, np.ndarray], set_name: str, key: str, iteration: int) -> None:
         assert self.pictures is not None  # checked by the caller
