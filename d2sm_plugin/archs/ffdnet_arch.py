@@ -115,4 +115,5 @@ class FFDNet(nn.Module):
 def _draw_orthogonal(layer: nn.Module) -> None:
     if isinstance(layer, nn.Conv2d):
         nn.init.orthogonal_(layer.weight, gain=_GAIN)
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
