@@ -29,7 +29,7 @@ def wanted(monkeypatch) -> dict[str, set[str]]:
 
 
 def test_the_core_asks_for_no_host(wanted):
-    assert wanted[""] == {"torch", "torchvision", "timm", "numpy", "pyyaml"}
+    assert wanted[""] == {"torch", "torchvision", "timm", "numpy", "pyyaml", "safetensors"}
 
 
 def test_the_headless_extra_asks_for_one_opencv(wanted):

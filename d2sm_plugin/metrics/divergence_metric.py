@@ -13,7 +13,7 @@ from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.features.build import build_extractor
 from d2sm_plugin.losses.functional import check_options, semantic_divergence
 from d2sm_plugin.losses.spatial_sampler import SpatialSampler
-from d2sm_plugin.metrics.set_metric import of_all_processes
+from d2sm_plugin.metrics.set_metrics import of_all_processes
 from d2sm_plugin.registry import METRIC_REGISTRY, register
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 

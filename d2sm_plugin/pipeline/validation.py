@@ -16,7 +16,7 @@ from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import check_numbers, to_uint8
-from d2sm_plugin.metrics.set_metric import SetMetric, as_tensor, better_of, is_of_set
+from d2sm_plugin.metrics.set_metrics import SetMetric, as_tensor, better_of, is_of_set
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.data_check import check_inputs
 from d2sm_plugin.options.schema import ValOptions
@@ -98,7 +98,7 @@ class ImageMetric:
 
 
 class MetricOfSet:
-    """A metric of a whole set of images, see :mod:`d2sm_plugin.metrics.set_metric`.
+    """A metric of a whole set of images, see :mod:`d2sm_plugin.metrics.set_metrics`.
 
     Args:
         block: ``type``, the name of a registered class, and its arguments.

@@ -6,7 +6,7 @@ import torch
 from d2sm_plugin.errors import DataError, DependencyError, OptionError
 from d2sm_plugin.losses.functional import semantic_divergence
 from d2sm_plugin.metrics.divergence_metric import SemanticDivergence
-from d2sm_plugin.metrics.set_metric import better_of
+from d2sm_plugin.metrics.set_metrics import better_of
 from d2sm_plugin.metrics.torchmetrics_metric import TorchMetric
 
 EXTRACTOR = {"type": "TimmFeatures", "model": "mobilenetv3_small_050", "weights": None, "stride": 16}

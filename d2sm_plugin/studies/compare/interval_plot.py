@@ -32,12 +32,12 @@ def plot_intervals(intervals: Mapping[tuple[str, Column], Difference], baseline:
     size = (1.5 + 3 * len(sets), 0.6 + len(metrics) * (0.8 + 0.3 * len(variants)))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(metrics), len(sets), squeeze=False, sharex="row", sharey=True)
-    for (variant, column), found in intervals.items():
+    for (variant, column), difference in intervals.items():
         axes = grid[metrics.index(column.metric)][sets.index(column.test_set)]
-        low, high = (found.value if end is None else end for end in (found.low, found.high))
+        low, high = (difference.value if end is None else end for end in (difference.low, difference.high))
         row = variants.index(variant)
         axes.plot([low, high], [row, row], color=f"C{row % 10}")
-        axes.plot([found.value], [row], "o", color=f"C{row % 10}")
+        axes.plot([difference.value], [row], "o", color=f"C{row % 10}")
         axes.set_title(set_title(column), fontsize="medium")
         axes.set_xlabel(f"{title(column.metric)}, less that of {baseline}")
     for axes in grid.flat:
