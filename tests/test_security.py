@@ -107,6 +107,7 @@ MAY_CALL = {
     "torch.load": {"weight_files.py", "compat.py"},
     "importlib.import_module": {
         "__main__.py",  # the command's own module
+        "archs/spandrel_arch.py",  # modules of spandrel's own list
         "custom_imports.py",  # what the user names
         "extras.py",
         "features/package_weights.py",

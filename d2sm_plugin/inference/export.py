@@ -105,34 +105,45 @@ def to_onnx(network: nn.Module, about: Description | None = None) -> tuple[bytes
     names, label = network_inputs(network), type(network).__name__
     if not set(names) <= {"lq", "sigma"}:
         raise OptionError(f"{label} takes {', '.join(names)}; only networks that take lq and sigma are exported")
-    multiple = 1 if _takes(network, (37, 51)) else max(2, size_multiple(network))
-    side = multiple * -(-64 // multiple)
-    dynamic = torch.export.Dim.DYNAMIC
-    height, width = (
-        (dynamic, dynamic)
-        if multiple == 1
-        else (multiple * torch.export.Dim("height", min=1), multiple * torch.export.Dim("width", min=1))
-    )
-    shapes = {"lq": {0: dynamic, 2: height, 3: width}, "sigma": {0: dynamic}}
-    images = _inputs(network, 2, side, side + multiple)
-    try:
-        with torch.no_grad(), _quiet():
-            program = torch.onnx.export(
-                _Restoring(network),
-                tuple(images.values()),
-                dynamo=True,
-                input_names=list(images),
-                output_names=["restored"],
-                dynamic_shapes=(tuple(shapes[name] for name in images),),
-                verbose=False,
-            )
-    except Exception as error:  # torch raises many kinds; all mean the same here
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise OptionError(f"{label}: torch cannot export it ({lines[-1].strip()[:200]})") from error
-    assert program is not None  # as the call asks for one
+    multiples = [max(2, size_multiple(network))]
+    if _takes(network, (37, 51)):
+        multiples.insert(0, 1)  # torch cannot follow the padding of every network; then it is left out
+    failure: Exception | None = None
+    for multiple in multiples:
+        try:
+            program = _program(network, multiple)
+            break
+        except Exception as error:  # noqa: BLE001  # torch raises many kinds; all mean the same here
+            failure = error
+    else:
+        lines = [line for line in str(failure).splitlines() if line.strip()] or [type(failure).__name__]
+        raise OptionError(f"{label}: torch cannot export it ({lines[-1].strip()[:200]})") from failure
     metadata = {"size_multiple": str(multiple)} | ({} if about is None else {ABOUT: about.to_json()})
     program.model.metadata_props.update(metadata)
     return program.model_proto.SerializeToString(deterministic=True), multiple
+
+
+def _program(network: nn.Module, multiple: int) -> torch.onnx.ONNXProgram:
+    """Export a network for images whose sides are multiples of a number."""
+    dynamic = torch.export.Dim.DYNAMIC
+    sides = (dynamic, dynamic)
+    if multiple > 1:
+        sides = (multiple * torch.export.Dim("rows", min=1), multiple * torch.export.Dim("columns", min=1))
+    shapes = {"lq": {0: dynamic, 2: sides[0], 3: sides[1]}, "sigma": {0: dynamic}}
+    side = multiple * -(-64 // multiple)
+    images = _inputs(network, 2, side, side + multiple)
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            _Restoring(network),
+            tuple(images.values()),
+            dynamo=True,
+            input_names=list(images),
+            output_names=["restored"],
+            dynamic_shapes=(tuple(shapes[name] for name in images),),
+            verbose=False,
+        )
+    assert program is not None  # as the call asks for one
+    return program
 
 
 def compare(network: nn.Module, data: bytes, multiple: int) -> list[Check]:
