@@ -28,7 +28,7 @@ def run(photographs, root, processes: int):
     else:
         status, output = run_tool_to_end(["-opt", path, "--launcher", "pytorch"], launcher=launcher)
     assert status == 0, output
-    return [weights(root, file=f"{label}_latest.pth") for label in ("net_g", "net_d")]
+    return [weights(root, file=f"{label}_latest.safetensors") for label in ("net_g", "net_d")]
 
 
 def test_two_ranks_of_half_the_batch_equal_one_process(photographs, tmp_path):

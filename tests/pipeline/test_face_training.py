@@ -105,14 +105,14 @@ def test_dicgan_with_d2sm_goes_on_bit_for_bit(faces, tmp_path):
     for name in ("pixel", "align", "perceptual", "gan", "d_real", "d_fake", "d2sm"):
         assert f"l_{name}: " in log
     assert "Gradient of d2sm" in log
-    whole = {name: weights(tmp_path, "dicgan", f"{name}_2.pth") for name in ("net_g", "net_d")}
+    whole = {name: weights(tmp_path, "dicgan", f"{name}_2.safetensors") for name in ("net_g", "net_d")}
     parts = tmp_path / "experiments/dicgan"
     (parts / "training_states/2.state").unlink()
     for name in whole:
-        (parts / f"models/{name}_2.pth").unlink()
+        (parts / f"models/{name}_2.safetensors").unlink()
     run(raw, tmp_path, "--auto_resume")
     for name, before in whole.items():
-        assert equal(before, weights(tmp_path, "dicgan", f"{name}_2.pth"))
+        assert equal(before, weights(tmp_path, "dicgan", f"{name}_2.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +179,11 @@ def growing(faces, root, name):
 def test_network_that_was_stopped_while_it_grew_goes_on_bit_for_bit(faces, tmp_path):
     path = growing(faces, tmp_path, "pfsr")
     assert training.main(["-opt", str(path)]) == 0
-    whole = [weights(tmp_path, "pfsr", f"{label}_4.pth") for label in ("net_g", "net_d")]
+    whole = [weights(tmp_path, "pfsr", f"{label}_4.safetensors") for label in ("net_g", "net_d")]
     run = tmp_path / "experiments/pfsr"
     assert weights(tmp_path, "pfsr", "net_g_3.safetensors")["_extra_state"].tolist() == [3, 0.0]
     for file in ("training_states/4.state", "models/net_g_4.safetensors", "models/net_d_4.safetensors"):
         (run / file).unlink()
     assert training.main(["-opt", str(path), "--auto_resume"]) == 0
     for label, state in zip(("net_g", "net_d"), whole, strict=True):
-        assert equal(state, weights(tmp_path, "pfsr", f"{label}_4.pth"))
+        assert equal(state, weights(tmp_path, "pfsr", f"{label}_4.safetensors"))

@@ -46,7 +46,7 @@ def test_sigkill_and_auto_resume_give_the_same_weights(photographs, tmp_path, un
     time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "experiments" / "tiny" / "models" / f"net_g_{STEPS}.pth").exists()
+    assert not (tmp_path / "experiments" / "tiny" / "models" / f"net_g_{STEPS}.safetensors").exists()
     status, output = run_tool_to_end(["-opt", path, "--auto_resume"])
     assert status == 0, output
     assert "Continuing from" in output
