@@ -71,9 +71,9 @@ def test_clear_faces_are_reduced_as_pil_does():
     expected = F.conv2d(padded.flatten(0, 1)[:, None], torch.outer(kernel, kernel)[None, None], stride=2).view(
         2, 3, 8, 8
     )
-    torch.testing.assert_close(_reduce_to(images, (8, 8))[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
-    assert torch.equal(_reduce_to(images, (4, 4)), _reduce_to(_reduce_to(images, (8, 8)), (4, 4)))
-    assert _reduce_to(images, (16, 16)) is images
+    torch.testing.assert_close(_reduce_to(images, 8)[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
+    assert torch.equal(_reduce_to(images, 4), _reduce_to(_reduce_to(images, 8), 4))
+    assert _reduce_to(images, 16) is images
 
 
 def reference_step(net_g, net_d, optim_g, optim_d, data, step):
