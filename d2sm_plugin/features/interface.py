@@ -31,6 +31,14 @@ class HasFeatureMap(Extractor, Protocol):
         ...
 
 
+class HasFeatureMaps(Extractor, Protocol):
+    """Extractor that gives several maps from one pass; objectives on several layers need one."""
+
+    def feature_maps(self, images: Tensor, layers: Sequence[int | str], /) -> list[Tensor]:
+        """Feature maps (B, C, h, w) of images (B, 3, H, W), RGB in [0, 1], by stride or name of a layer."""
+        ...
+
+
 class CanSplit(Extractor, Protocol):
     """Extractor that can be cut in two, so that windows of an image share its early layers."""
 
@@ -52,6 +60,11 @@ class SplitsInSteps(CanSplit, Protocol):
 def has_feature_map(extractor: Extractor) -> TypeGuard[HasFeatureMap]:
     """Tell if an extractor has feature maps."""
     return callable(getattr(extractor, "feature_map", None))
+
+
+def has_feature_maps(extractor: Extractor) -> TypeGuard[HasFeatureMaps]:
+    """Tell if an extractor gives several maps from one pass."""
+    return callable(getattr(extractor, "feature_maps", None))
 
 
 def can_split(extractor: Extractor) -> TypeGuard[CanSplit]:

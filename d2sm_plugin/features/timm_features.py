@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2sm_plugin.argument_types import Count
-from d2sm_plugin.errors import OptionError, ShapeError
+from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.features.folding import fold_batchnorm
 from d2sm_plugin.features.frozen_extractor import FrozenExtractor
 from d2sm_plugin.features.interface import Part
@@ -102,6 +102,27 @@ class TimmFeatures(FrozenExtractor):
         """
         return self._at_any_size(self._last_map if self.stride is None else self._stage_map(self._stage), images)
 
+    def feature_maps(self, images: Tensor, layers: Sequence[int | str]) -> list[Tensor]:
+        """Feature maps (B, C, h, w) of several stages, from one pass.
+
+        Args:
+            images: (B, 3, H, W), RGB in [0, 1].
+            layers: strides, or timm's names of the stages' modules (``blocks.4``, ``layer3``).
+
+        Raises:
+            OptionError: for a stage that the network does not have, or that lies behind its ``stride``.
+            ShapeError: for images of a size that the network does not take.
+        """
+        chosen = [self._stage_named(layer) if isinstance(layer, str) else self._stage_of(layer) for layer in layers]
+        if self.stride is not None and max(chosen) > self._stage:
+            raise OptionError(
+                f"TimmFeatures.stride: {self.stride} leaves out the stages behind it, and the layers {list(layers)} "
+                f"reach further; leave it out"
+            )
+        in_order = sorted(set(chosen))
+        maps = self._at_any_size(self._stage_maps(in_order), images)
+        return [maps[in_order.index(stage)] for stage in chosen]
+
     def normalise(self, images: Tensor) -> Tensor:
         """Return images as the network was trained on, padded with the mean colour to whole patches."""
         images = super().normalise(images)
@@ -146,14 +167,13 @@ class TimmFeatures(FrozenExtractor):
 
     def _stage_map(self, stage: int) -> Part:
         """From normalised images to the map of a stage."""
+        return lambda images: self._stage_maps([stage])(images)[0]
 
-        def run(images: Tensor) -> Tensor:
-            (maps,) = self.network.forward_intermediates(
-                images, indices=[stage], stop_early=True, intermediates_only=True
-            )
-            return maps
-
-        return run
+    def _stage_maps(self, chosen: list[int]) -> Callable[[Tensor], list[Tensor]]:
+        """From normalised images to the maps of several stages, in their order."""
+        return lambda images: self.network.forward_intermediates(
+            images, indices=chosen, stop_early=True, intermediates_only=True
+        )
 
     def _last_map(self, images: Tensor) -> Tensor:
         if self._gives_tokens:
@@ -179,7 +199,7 @@ class TimmFeatures(FrozenExtractor):
     def _is_map(self, maps: Tensor) -> bool:
         return maps.ndim == 4 and maps.shape[1] == self.network.num_features
 
-    def _at_any_size(self, part: Part, images: Tensor) -> Tensor:
+    def _at_any_size(self, part: Callable[[Tensor], Any], images: Tensor) -> Any:
         """Output of a part of the network for images, or one line that says that it does not take their size."""
         size, images = (images.shape[-2], images.shape[-1]), self.normalise(images)
         if torch.compiler.is_compiling() or size in self._sizes:
@@ -198,6 +218,12 @@ class TimmFeatures(FrozenExtractor):
             ) from error
         self._sizes.add(size)
         return result
+
+    def _stage_named(self, name: str) -> int:
+        names = [stage["module"] for stage in stages(self.network)]
+        if name not in names:
+            raise OptionError(f"TimmFeatures: '{self.model}' has no stage '{name}'{suggest(name, names)}")
+        return names.index(name)
 
     def _stage_of(self, stride: int) -> int:
         strides = [stage["reduction"] for stage in stages(self.network)]

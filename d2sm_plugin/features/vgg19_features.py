@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -99,6 +99,32 @@ class VGG19Features(FrozenExtractor):
                 f"VGG19Features.layer: '{self.layer}' has no positions to sample; choose a map such as pool5 or conv5_4"
             )
         return self.features(self.normalise(images))
+
+    def feature_maps(self, images: Tensor, layers: Sequence[int | str]) -> list[Tensor]:
+        """Feature maps (B, C, h, w) of several layers, from one pass.
+
+        Args:
+            images: (B, 3, H, W), RGB in [0, 1].
+            layers: their names, or strides, which mean the pooling layers that reach them.
+
+        Raises:
+            OptionError: for a layer without positions, or behind the one that the extractor ends with.
+        """
+        stops = _feature_layers()
+        names = [layer if isinstance(layer, str) else f"pool{layer.bit_length() - 1}" for layer in layers]
+        within = [name for name, stop in stops.items() if stop <= len(self.features)]
+        for layer, name in zip(layers, names, strict=True):
+            if name not in within or (not isinstance(layer, str) and layer != 2 ** int(name[-1])):
+                raise OptionError(
+                    f"VGG19Features: up to layer '{self.layer}' there is no map '{layer}'{suggest(str(layer), within)}"
+                )
+        maps, found = self.normalise(images), {stops[name]: images for name in names}
+        for stop, module in enumerate(self.features[: max(found)], start=1):
+            maps = module(maps)
+            if stop in found:
+                found[stop] = maps
+                maps = maps.clone() if stop < max(found) else maps  # a ReLU works in place
+        return [found[stops[name]] for name in names]
 
     def split(self, stride: int) -> tuple[Part, Part]:
         """Cut the extractor in two behind the pooling layer that reaches this stride.

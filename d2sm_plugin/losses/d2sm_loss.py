@@ -54,8 +54,9 @@ class D2SMLoss(SampledObjective):
             mean of the clear ones, whose rows are less uniform (ours). Without a queue that is the mean of the batch;
             with a queue of q samples, that of the first q clear samples, which is then frozen so that all rows in the
             queue are centred alike. Until then each batch is compared by itself.
-        preset: ``"positions"`` or ``"paper"``: what takes the place of extractor, queue and patches that are None (see
-            :data:`d2sm_plugin.losses.shorthands.PRESETS`). None means ``"positions"`` where no extractor is given.
+        preset: ``"positions"``, ``"dinov2"``, ``"dinov3"`` or ``"paper"``: what takes the place of extractor, queue and
+            patches that are None (see :data:`d2sm_plugin.losses.shorthands.PRESETS`). None means ``"positions"`` where
+            no extractor is given.
 
     Attributes:
         last: of the last call, ``divergence`` (scalar tensor on the device, before ``loss_weight``), ``samples``

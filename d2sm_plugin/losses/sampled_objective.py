@@ -64,7 +64,10 @@ class SampledObjective(FrozenNetworkObjective):
             ShapeError: for images of wrong shape and, at the first call, of another value range.
         """
         self._check(restored, clear)
-        pair = self._of_this_process(restored, clear.detach())
+        return self.gathered(self._of_this_process(restored, clear.detach()))
+
+    def gathered(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (B, P, D) of the joint batch from those of this process, in training mode; else these."""
         if not self.training:
             return pair
         if not self._rows_checked:

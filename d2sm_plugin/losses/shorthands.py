@@ -15,6 +15,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "extractor": {"type": "TimmFeatures", "model": "tf_efficientnet_lite0", "weights": "auto", "stride": 16},
         "patches": {"type": "SpatialSampler", "max_positions": 64},
     },
+    # Patch tokens of self-supervised transformers; timm downloads their weights.
+    "dinov2": {
+        "extractor": {"type": "TimmFeatures", "model": "vit_small_patch14_dinov2.lvd142m", "weights": "auto"},
+        "patches": {"type": "SpatialSampler", "max_positions": 64},
+    },
+    "dinov3": {
+        "extractor": {"type": "TimmFeatures", "model": "vit_small_patch16_dinov3.lvd1689m", "weights": "auto"},
+        "patches": {"type": "SpatialSampler", "max_positions": 64},
+    },
     # The paper's denoising experiments: section 4.1 and appendix A.
     "paper": {
         "extractor": {"type": "VGG19Features", "layer": "fc7", "weights": "imagenet"},

@@ -138,8 +138,9 @@ def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: 
             raise OptionError(
                 f"{where}: {block['type']} needs images of at least {least} pixels, datasets.train.gt_size is {crop}"
             )
-        if isinstance(objective, SampledObjective):
-            _check_samples(objective, where, crop, joint_batch)
+        for one in getattr(objective, "terms", [objective]):
+            if isinstance(one, SampledObjective):
+                _check_samples(one, where, crop, joint_batch)
 
 
 def _check_reference(train: Mapping[str, Any], key: str) -> None:

@@ -37,6 +37,8 @@ class StandIn(nn.Module):
         """Never called."""
         raise NotImplementedError
 
+    feature_maps = feature_map
+
 
 def try_network(block: Mapping[str, Any], where: str) -> nn.Module | None:
     """Make the network that a block describes, without values.

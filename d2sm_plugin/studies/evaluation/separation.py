@@ -117,14 +117,15 @@ def import_sklearn() -> dict[str, Any]:
         DependencyError: when it is not installed.
     """
     try:
+        from sklearn.cluster import KMeans
         from sklearn.linear_model import LogisticRegression
         from sklearn.manifold import TSNE
-        from sklearn.metrics import silhouette_score
+        from sklearn.metrics import adjusted_rand_score, silhouette_score
         from sklearn.model_selection import GroupKFold
         from sklearn.neighbors import KNeighborsClassifier
     except ImportError as error:
         raise missing("sklearn", "measuring how features separate", error) from error
-    used = (LogisticRegression, TSNE, silhouette_score, GroupKFold, KNeighborsClassifier)
+    used = (KMeans, LogisticRegression, TSNE, adjusted_rand_score, silhouette_score, GroupKFold, KNeighborsClassifier)
     return {item.__name__: item for item in used}
 
 

@@ -17,6 +17,7 @@ from d2sm_plugin.arguments import MAX_SEED, Parser, number, out_folder, whole
 from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.files import write_csv, write_whole
+from d2sm_plugin.studies.evaluation.class_scores import ClassScores, class_scores, classes_of
 from d2sm_plugin.studies.evaluation.seg_methods import CLEAN
 from d2sm_plugin.studies.evaluation.semantic_features import collect_samples
 from d2sm_plugin.studies.evaluation.semantic_methods import add_material_arguments, gather_material
@@ -31,7 +32,7 @@ from d2sm_plugin.studies.evaluation.separation import (
     separation,
     unit,
 )
-from d2sm_plugin.studies.evaluation.tsne_figure import draw
+from d2sm_plugin.studies.evaluation.tsne_figure import draw, draw_classes
 
 _HEADERS: tuple[str, ...] = (
     "extractor",
@@ -44,6 +45,8 @@ _HEADERS: tuple[str, ...] = (
 )
 _HEADERS += (f"C2ST {NEIGHBOURS + 1}-nearest [%]",)
 _COLUMNS = ("extractor", "sigma", "method", *Separation._fields)
+_CLASS_HEADERS = ("extractor", "σ", "images", "class nearest [%]", "silhouette of classes", "clusters (Rand)")
+_CLASS_COLUMNS = ("extractor", "sigma", "method", *ClassScores._fields)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError(
             f"{arguments.clean}: {len(material.keys)} image(s) are too few; scores take {FOLDS} folds of images"
         )
+    classes = classes_of(material.keys, arguments.clean) if arguments.classes else None
     views = read_views(arguments.extractor, arguments.device)
     sets = max(map(len, material.rows.values())) + 1
     check_perplexity(arguments.perplexity, arguments.samples * sets)  # before the work that it would spoil
@@ -63,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for view, samples, rows in zip(views, clear, chosen, strict=True):  # before all others are restored
         check_enough(len(rows), len(samples.image[rows].unique()), f"extractor '{view.name}'")
     scores: list[list[object]] = []
+    by_class: list[list[object]] = []
     for sigma, methods in material.rows.items():
         level = "" if sigma is None else f"{sigma:g}"
         restored = {
@@ -73,8 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             features = {name: samples[i].features[chosen[i]].cpu().numpy() for name, samples in restored.items()}
             target, image = clear[i].features[chosen[i]].cpu().numpy(), clear[i].image[chosen[i]].numpy()
             keys = [material.keys[number] for number in image]
-            scores += _compare(arguments, view.name, level, features, target, image, keys)
+            points = _embedded(arguments, view.name, level, features, target, keys)
+            scores += _compare(arguments, view.name, level, features, target, image, points)
+            if classes is not None:
+                labels = [classes[number] for number in image]
+                by_class += _compare_classes(arguments, view.name, level, features, target, labels, points)
     table = _table(scores)
+    if classes is not None:
+        table += "\n\n" + _class_table(by_class)
+        write_csv(Path(arguments.out) / "class_scores.csv", _CLASS_COLUMNS, by_class)
     write_csv(Path(arguments.out) / "scores.csv", _COLUMNS, scores)
     write_whole(Path(arguments.out) / "table.md", table + "\n")
     print(table)  # noqa: T201  # the table is what the tool is for
@@ -120,6 +132,26 @@ def choose(count: int, limit: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:limit].sort().values
 
 
+def _embedded(
+    arguments: argparse.Namespace,
+    view: str,
+    level: str,
+    restored: dict[str, Features],
+    clear: Features,
+    keys: Sequence[str],
+) -> dict[str, NDArray[np.float64]]:
+    """Embed the methods of one view and noise level together, and write their points."""
+    embedded = embed([*restored.values(), clear], arguments.perplexity, arguments.seed)
+    points = dict(zip([*restored, CLEAN], embedded, strict=True))
+    rows = [
+        [name, key, index, *map(float, point)]
+        for name, places in points.items()
+        for index, (key, point) in enumerate(zip(keys, places, strict=True))
+    ]
+    write_csv(_file(arguments, "tsne", view, level, "csv"), ("method", "image", "sample", "x", "y"), rows)
+    return points
+
+
 def _compare(
     arguments: argparse.Namespace,
     view: str,
@@ -127,24 +159,43 @@ def _compare(
     restored: dict[str, Features],
     clear: Features,
     image: NDArray[np.int64],
-    keys: Sequence[str],
+    points: dict[str, NDArray[np.float64]],
 ) -> list[list[object]]:
-    """Score, embed and draw the methods of one view and noise level; returns a row of scores for each."""
+    """Score and draw the methods of one view and noise level; returns a row of scores for each."""
     results = {name: separation(features, clear, image) for name, features in restored.items()}
-    points = dict(
-        zip([*restored, CLEAN], embed([*restored.values(), clear], arguments.perplexity, arguments.seed), strict=True)
-    )
-    title = f"{view}{f', σ = {level}' if level else ''}: {len(clear)} samples of {len(set(keys))} images"
-    rows = [
-        [name, key, index, *map(float, point)]
-        for name, embedded in points.items()
-        for index, (key, point) in enumerate(zip(keys, embedded, strict=True))
-    ]
-    file = "tsne_" + re.sub(r"[^\w.+-]+", "_", view).strip("_") + (f"_sigma{level}" if level else "")
+    title = f"{_title(view, level)}: {len(clear)} samples of {len(np.unique(image))} images"
     picture = draw(points, results, title, arguments.lines)
-    write_whole(Path(arguments.out) / f"{file}.png", picture)
-    write_csv(Path(arguments.out) / f"{file}.csv", ("method", "image", "sample", "x", "y"), rows)
+    write_whole(_file(arguments, "tsne", view, level, "png"), picture)
     return [[view, level, name, *result] for name, result in results.items()]
+
+
+def _compare_classes(
+    arguments: argparse.Namespace,
+    view: str,
+    level: str,
+    restored: dict[str, Features],
+    clear: Features,
+    classes: Sequence[str],
+    points: dict[str, NDArray[np.float64]],
+) -> list[list[object]]:
+    """Score and draw the classes of one view and noise level; returns a row of scores for each method and the clear."""
+    numbers = np.unique(list(classes), return_inverse=True)[1]
+    results = {
+        name: class_scores(features, clear, numbers, arguments.seed)
+        for name, features in {**restored, CLEAN: clear}.items()
+    }
+    title = f"{_title(view, level)}: {len(clear)} samples of {len(set(classes))} classes"
+    write_whole(_file(arguments, "classes", view, level, "png"), draw_classes(points, results, title, classes))
+    return [[view, level, name, *result] for name, result in results.items()]
+
+
+def _title(view: str, level: str) -> str:
+    return f"{view}{f', σ = {level}' if level else ''}"
+
+
+def _file(arguments: argparse.Namespace, kind: str, view: str, level: str, suffix: str) -> Path:
+    name = f"{kind}_" + re.sub(r"[^\w.+-]+", "_", view).strip("_") + (f"_sigma{level}" if level else "")
+    return Path(arguments.out) / f"{name}.{suffix}"
 
 
 def _table(scores: Sequence[Sequence[object]]) -> str:
@@ -154,6 +205,14 @@ def _table(scores: Sequence[Sequence[object]]) -> str:
         shown = [f"{100 * nearest_own:.1f}", f"{100 * mixed:.1f}", f"{silhouette:.3f}", f"{100 * linear:.1f}"]
         rows.append([view, level or "-", name, *shown, f"{100 * nearest:.1f}"])
     return tabulate(rows, headers=_HEADERS, tablefmt="github", disable_numparse=True)
+
+
+def _class_table(scores: Sequence[Sequence[object]]) -> str:
+    rows = []
+    for view, level, name, *values in scores:
+        nearest, silhouette, clusters = (float(str(value)) for value in values)
+        rows.append([view, level or "-", name, f"{100 * nearest:.1f}", f"{silhouette:.3f}", f"{clusters:.3f}"])
+    return tabulate(rows, headers=_CLASS_HEADERS, tablefmt="github", disable_numparse=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -173,5 +232,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--perplexity", type=number(1), default=30, metavar="P", help="of t-SNE (default: %(default)s)")
     add("--seed", type=whole(0, MAX_SEED), default=0, help="of t-SNE (default: %(default)s)")
     add("--lines", action="store_true", help="join each restored sample with its clear one")
+    add("--classes", action="store_true", help="folders of --clean are classes: colour and score by them")
     add("--out", required=True, type=out_folder, metavar="DIR", help="folder for pictures, points and scores")
     return parser

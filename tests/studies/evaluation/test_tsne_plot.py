@@ -17,6 +17,7 @@ from d2sm_plugin.errors import OptionError
 pytest.importorskip("sklearn", reason="needs the extra [plots]")
 
 from d2sm_plugin.studies.evaluation import tsne_plot
+from d2sm_plugin.studies.evaluation.class_scores import class_scores
 from d2sm_plugin.studies.evaluation.tsne_plot import choose, embed, main
 
 TOOL = Path(__file__).parents[3] / "tools/plot_tsne.py"
@@ -63,6 +64,42 @@ def test_whole_images_and_saved_sets_only(photographs, tmp_path):
     (row,) = read(tmp_path / "out" / "scores.csv")
     assert (row["sigma"], row["own_nearest"], float(row["mixed"])) == ("", "1.0", pytest.approx(0.5, abs=1e-6))
     assert (tmp_path / "out" / "tsne_VGG19Features.png").is_file()
+
+
+def test_classes_are_folders(photographs, tmp_path):
+    """A panel for each set with a colour for each class; of clear images scores are those of the set itself."""
+    for number, file in enumerate(sorted(photographs.iterdir())):
+        folder = tmp_path / "classes" / ("cat" if number < 3 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder)
+    command = ["--clean", str(tmp_path / "classes"), "--sigma", "25", "--device", "cpu", "--samples", "60"]
+    main([*command, "--extractor", VIEW, "--perplexity", "8", "--classes", "--out", str(tmp_path / "out")])
+    scores = {row["method"]: row for row in read(tmp_path / "out" / "class_scores.csv")}
+    assert list(scores) == ["noisy", "clean"]
+    assert 0 < float(scores["noisy"]["class_nearest"]) <= 1
+    assert (tmp_path / "out" / "classes_VGG19Features_sigma25.png").is_file()
+    command[1] = str(photographs)
+    with pytest.raises(OptionError, match="--classes takes a folder of images for each class"):
+        main([*command, "--extractor", VIEW, "--perplexity", "8", "--classes", "--out", str(tmp_path / "out")])
+
+
+def test_scores_of_classes_equal_a_count_by_hand():
+    generator = np.random.default_rng(0)
+    classes = np.repeat([0, 1, 2], 20)
+    clear = generator.standard_normal((60, 8)) + 3 * np.eye(8)[classes]
+    restored = clear + 0.5 * generator.standard_normal(clear.shape)
+    shares = []
+    for i, sample in enumerate(restored):
+        cosines = {
+            j: sample @ other / np.linalg.norm(sample) / np.linalg.norm(other)
+            for j, other in enumerate(clear)
+            if j != i
+        }
+        nearest = sorted(cosines, key=lambda j: -cosines[j])[:10]
+        shares.append(sum(classes[j] == classes[i] for j in nearest) / 10)
+    assert class_scores(restored, clear, classes, seed=0).class_nearest == pytest.approx(np.mean(shares))
+    apart = 100 * np.eye(8)[classes] + generator.standard_normal((60, 8))
+    assert class_scores(apart, apart, classes, seed=0) == pytest.approx((1, 1, 1), abs=0.05)
 
 
 def test_embedding_repeats_and_keeps_clusters_apart():
