@@ -18,6 +18,7 @@ import lmdb
 from basicsr.utils.file_client import BaseStorageBackend, FileClient
 
 from d2sm_plugin.data.keys import check_key
+from d2sm_plugin.data.lmdb_pages import damaged_page
 from d2sm_plugin.errors import DataError, OptionError, suggest
 from d2sm_plugin.files import regular
 
@@ -230,6 +231,10 @@ def _open(real: str, shown: str) -> lmdb.Environment:
     if missing > 0:
         environment.close()
         raise DataError(f"{shown}: data.mdb is truncated ({size} bytes, {missing} are missing); {_REMEDY}")
+    damaged = damaged_page(file)
+    if damaged is not None:
+        environment.close()
+        raise DataError(f"{shown}: data.mdb is damaged (page {damaged}); {_REMEDY}")
     return environment
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import random
 import shutil
 import struct
 import threading
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.data import lmdb_store
 from d2sm_plugin.data.image_store import open_images
+from d2sm_plugin.data.lmdb_pages import damaged_page
 from d2sm_plugin.data.lmdb_store import LmdbReader, SharedLmdbBackend, close_environment, read_meta_info
 from d2sm_plugin.errors import DataError, OptionError
 
@@ -138,10 +140,44 @@ def test_a_damaged_index(tmp_path):
         if struct.unpack_from("<H", data, 4096 * page + 10)[0] & 2:
             struct.pack_into("<H", data, 4096 * page + 10, 4)  # no leaf of the tree any more
     (path / "data.mdb").write_bytes(data)
-    with pytest.raises(DataError, match=r"the list of records cannot be read .*prepare it again"):
-        reader.keys()
-    with pytest.raises(DataError, match=f"record '{key}' cannot be read"):
-        reader.get(key)
+    for read in (reader.keys, lambda: reader.get(key)):
+        with pytest.raises(DataError, match=r"data\.mdb is damaged \(page \d+\); prepare it again"):
+            read()
+
+
+def test_no_damage_to_the_index_kills_the_process(tmp_path):
+    """Whatever is written over a page, records are read or refused; lmdb itself would read past the end of the file."""
+    path = image_store(tmp_path / "a.lmdb", count=60)
+    assert damaged_page(path / "data.mdb") is None
+    whole = (path / "data.mdb").read_bytes()
+    tree = [4096 * page for page in range(2, len(whole) // 4096) if whole[4096 * page + 10] & 3]
+    assert len(tree) >= 1
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if refusals(path, whole, tree) > 5 else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def refusals(path, whole: bytes, pages: list[int]) -> int:
+    """Of 400 damaged ones, how many are refused when they are opened or read."""
+    chance, refused = random.Random(0), 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(chance.choice([1, 5])):
+            data[chance.choice(pages) + chance.choice([chance.randrange(160), chance.randrange(4096)])] ^= 64
+        (path / "data.mdb").unlink()
+        (path / "data.mdb").write_bytes(data)
+        try:
+            reader = LmdbReader(path)
+            for key in [*reader.keys()]:
+                reader.get(key)
+        except DataError:
+            refused += 1
+    return refused
 
 
 def test_an_lmdb_without_records(tmp_path):
