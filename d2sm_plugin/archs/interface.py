@@ -20,12 +20,19 @@ A network may say by optional class attributes what BasicSR's networks leave uns
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from d2sm_plugin.errors import ShapeError
+from d2sm_plugin.errors import OptionError, ShapeError
+
+_MOST_PARTS = 10_000  # tensors and layers of a network: large ones have a few thousand
 
 #: Context on each inner side of a tile, in pixels, for networks that do not declare ``receptive_radius``.
 DEFAULT_RADIUS = 64
@@ -85,3 +92,32 @@ def named_outputs(outputs: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "restored" not in outputs:
         raise ShapeError(f"a network that returns named outputs must name one 'restored'; got {', '.join(outputs)}")
     return dict(outputs)
+
+
+@contextmanager
+def bounded_parts(where: str) -> Iterator[None]:
+    """Context in which a network is built that somebody else's file may describe.
+
+    Args:
+        where: what describes it, for the message.
+
+    Raises:
+        OptionError: for more tensors and layers than can be meant, before they fill the memory.
+    """
+    number = 0
+
+    def count(*_: object) -> None:
+        nonlocal number
+        number += 1
+        if number > _MOST_PARTS:
+            raise OptionError(f"{where}: more than {_MOST_PARTS:,} tensors and layers; lower the number of layers")
+
+    hooks = [
+        register_module_parameter_registration_hook(count),
+        register_module_module_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from d2sm_plugin.archs.interface import bounded_parts
 from d2sm_plugin.errors import CheckpointError, OptionError
 from d2sm_plugin.registry import ARCH_REGISTRY, build
 from d2sm_plugin.weight_files import read_description
@@ -61,6 +62,7 @@ def build_network(
     if str(block.get("type")) not in ARCH_REGISTRY:
         with suppress(ImportError):  # it may be one of BasicSR's, where that is installed
             import basicsr.archs  # noqa: F401
-    network = build(ARCH_REGISTRY, block, where)
+    with bounded_parts(where):
+        network = build(ARCH_REGISTRY, block, where)
     load_weights(network, source, key)
     return network.eval()

@@ -14,19 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from d2sm_plugin.archs.interface import bounded_parts
 from d2sm_plugin.errors import D2SMError, OptionError
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler
 from d2sm_plugin.options.host_arguments import is_of_host
 from d2sm_plugin.options.signatures import signature_of
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, lookup
 
-_MOST_TENSORS = 10_000  # and layers of a network: large ones have a few thousand
 _STEPPED = 2000  # steps of a schedule that are tried one by one; of longer ones the end is tried
 
 
@@ -56,7 +52,7 @@ def try_network(block: Mapping[str, Any], where: str) -> nn.Module | None:
             return None
         if argument.is_file:
             arguments[name] = None
-    with _quietly(), _bounded(where):
+    with _quietly(), bounded_parts(where):
         try:
             with torch.device("meta"):
                 return target(**arguments)
@@ -93,7 +89,7 @@ def try_objective(block: Mapping[str, Any], where: str) -> nn.Module | None:
         elif isinstance(arguments.get(name), Mapping):
             made = try_objective(arguments[name], f"{where}.{name}")
             arguments[name] = StandIn() if made is None else made  # an empty queue is false
-    with _quietly(), _bounded(where):
+    with _quietly(), bounded_parts(where):
         return _made(target, arguments, where)
 
 
@@ -171,28 +167,6 @@ def _placed(error: D2SMError, where: str) -> D2SMError:
 def _reason(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-
-
-@contextmanager
-def _bounded(where: str) -> Iterator[None]:
-    """Context that refuses modules of more parts than can be meant, before they fill the memory."""
-    number = 0
-
-    def count(*_: object) -> None:
-        nonlocal number
-        number += 1
-        if number > _MOST_TENSORS:
-            raise OptionError(f"{where}: more than {_MOST_TENSORS:,} tensors and layers; lower the number of layers")
-
-    hooks = [
-        register_module_parameter_registration_hook(count),
-        register_module_module_registration_hook(count),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 
 import lmdb
 import numpy as np
+import safetensors.torch
 import torch
 import yaml
 from fuzz_material import NETWORK_ARGUMENTS, test_options, train_options
@@ -73,7 +74,18 @@ class Harmful:
 
 def bad_inputs() -> list[BadInput]:
     """Return all of them but those for mmsegmentation, which are apart."""
-    makers = (_options, _option_texts, _pictures, _stores, _checkpoints, _labels, _folders, _lists, _arguments)
+    makers = (
+        _options,
+        _option_texts,
+        _pictures,
+        _stores,
+        _checkpoints,
+        _weight_files,
+        _labels,
+        _folders,
+        _lists,
+        _arguments,
+    )
     return [bad for maker in makers for bad in maker()]
 
 
@@ -372,6 +384,40 @@ def _checkpoints() -> Iterator[BadInput]:
     for name in ("gone.pth", "images", "~nobody_at_all/x.pth", "x" * 5000, "http://[", "package:x"):
         swapped = [name if argument == "net.pth" else argument for argument in RESTORE]
         yield BadInput(f"weights at {name[:20]!r}", "restore", lambda _, s=swapped: s)
+
+
+def _weight_files() -> Iterator[BadInput]:
+    """Files of safetensors, which say themselves what network they belong to."""
+    state = {f"params.{name}": value for name, value in FFDNet(num_feat=4, num_layers=3).state_dict().items()}
+    block = {"type": "FFDNet", "num_feat": 4, "num_layers": 3}
+
+    def described(tensors: dict[str, torch.Tensor] = state, **changes: Any) -> bytes:
+        return safetensors.torch.save(tensors, {"d2sm": json.dumps({"network": block | changes})})
+
+    whole = described()
+    size = int.from_bytes(whole[:8], "little")
+    files = {
+        "nothing": b"",
+        "a head longer than the file": (1 << 40).to_bytes(8, "little") + whole[8:],
+        "a head of nonsense": whole[:8] + b"{" * size + whole[8 + size :],
+        "a head alone": whole[: 8 + size],
+        "half the tensors": whole[: (len(whole) + size) // 2],
+        "a tensor beyond the end": whole.replace(b'"data_offsets":[0,', b'"data_offsets":[9,'),
+        "NaN": described({name: value * torch.nan for name, value in state.items()}),
+        "no description": safetensors.torch.save(state),
+        "a description of nonsense": safetensors.torch.save(state, {"d2sm": "[" * 9999}),
+        "a description without network": safetensors.torch.save(state, {"d2sm": "{}"}),
+        "an unknown network": described(type="os.system"),
+        "a network of another size": described(num_feat=5),
+        "an argument that there is none of": described(command="touch harmed"),
+    }
+    for name, data in files.items():
+
+        def spoil(folder: Path, data: bytes = data) -> list[object]:
+            (folder / "net.safetensors").write_bytes(data)
+            return ["-i", "images", "-o", "out", "-c", "net.safetensors", "-s", "25", "--device", "cpu"]
+
+        yield BadInput(f"{name} in a file of safetensors", "restore", spoil)
 
 
 # ----------------------------------------------------------------------------------------------------------- labels
