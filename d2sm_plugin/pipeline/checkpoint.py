@@ -125,7 +125,8 @@ class CheckpointStore:
         """Return the steps for which there is a training state, in ascending order."""
         if not self.states.is_dir():
             return []
-        return sorted(int(match[1]) for file in self.states.iterdir() if (match := _STATE.match(file.name)))
+        matches = (_STATE.match(file.name) for file in self.states.iterdir() if file.is_file())
+        return sorted(int(match[1]) for match in matches if match)
 
     def latest_state(self) -> Path | None:
         """Return the newest training state, or None where there is none."""

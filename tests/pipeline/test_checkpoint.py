@@ -23,6 +23,7 @@ def test_the_newest_are_kept_and_latest_is_the_newest(tmp_path):
     for step in (5, 10, 15):
         torch.nn.init.constant_(nets["net_g"]["params"].weight, step)
         store.save(step, nets, STATE)
+    (store.states / "3.state").mkdir()  # of the user's
     assert store.iterations() == [10, 15]
     assert sorted(f.name for f in store.models.iterdir()) == [f"net_g_{m}.safetensors" for m in ("10", "15", "latest")]
     latest = load_file(store.models / "net_g_latest.safetensors")["params"]
