@@ -99,12 +99,15 @@ class MultiLayerD2SMLoss(FrozenNetworkObjective):
     @property
     def accumulation(self) -> str:
         """That of the objectives of the maps."""
-        return self.terms[0].accumulation
+        return self._objectives()[0].accumulation
 
     @property
     def filling(self) -> bool:
         """True while a queue does not hold all its samples yet."""
-        return any(term.filling for term in self.terms)
+        return any(term.filling for term in self._objectives())
+
+    def _objectives(self) -> list[D2SMLoss]:
+        return [term for term in self.terms if isinstance(term, D2SMLoss)]
 
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Weighted sum, a scalar, of images (B, 3, H, W) in [0, 1]; the gradient reaches ``restored`` only.
@@ -114,9 +117,11 @@ class MultiLayerD2SMLoss(FrozenNetworkObjective):
             ShapeError: for images of wrong shape and, at the first call, of another value range.
         """
         self._check(restored, clear)
-        maps = self.network.feature_maps(restored, self.layers)
+        network = self.network
+        assert has_feature_maps(network)  # as checked at the start
+        maps = network.feature_maps(restored, self.layers)
         with torch.no_grad():
-            clear_maps = self.network.feature_maps(clear.detach(), self.layers)
+            clear_maps = network.feature_maps(clear.detach(), self.layers)
         values = [term(*pair) for term, *pair in zip(self.terms, maps, clear_maps, strict=True)]
         weighted = [weight * value for weight, value in zip(self.layer_weights, values, strict=True)]
         return self.loss_weight * torch.stack(weighted).sum()

@@ -48,10 +48,6 @@ class GroupedBatches(Protocol):
     def dataset(self) -> Any:
         """Dataset of this rank's share, with a length."""
 
-    @property
-    def where(self) -> str:
-        """Path of the data set's option block, for messages."""
-
     def groups(self) -> Iterator[list[dict[str, Any]]]:
         """Batches, in groups that all ranks go through together."""
 
