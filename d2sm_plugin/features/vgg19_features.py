@@ -118,13 +118,13 @@ class VGG19Features(FrozenExtractor):
                 raise OptionError(
                     f"VGG19Features: up to layer '{self.layer}' there is no map '{layer}'{suggest(str(layer), within)}"
                 )
-        maps, found = self.normalise(images), {stops[name]: images for name in names}
-        for stop, module in enumerate(self.features[: max(found)], start=1):
+        maps, by_stop = self.normalise(images), {stops[name]: images for name in names}
+        for stop, module in enumerate(self.features[: max(by_stop)], start=1):
             maps = module(maps)
-            if stop in found:
-                found[stop] = maps
-                maps = maps.clone() if stop < max(found) else maps  # a ReLU works in place
-        return [found[stops[name]] for name in names]
+            if stop in by_stop:
+                by_stop[stop] = maps
+                maps = maps.clone() if stop < max(by_stop) else maps  # a ReLU works in place
+        return [by_stop[stops[name]] for name in names]
 
     def split(self, stride: int) -> tuple[Part, Part]:
         """Cut the extractor in two behind the pooling layer that reaches this stride.

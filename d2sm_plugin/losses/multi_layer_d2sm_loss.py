@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from d2sm_plugin.argument_types import BlockOf, Weight
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.features import build_extractor
-from d2sm_plugin.features.interface import has_feature_maps
+from d2sm_plugin.features.interface import HasFeatureMaps, has_feature_maps
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
 from d2sm_plugin.losses.frozen_network import FrozenNetworkObjective
 from d2sm_plugin.losses.image_check import ImageCheck
@@ -81,7 +81,7 @@ class MultiLayerD2SMLoss(FrozenNetworkObjective):
                 f"MultiLayerD2SMLoss.layers: expected different layers, for example [8, 16], got {layers}"
             )
         self.layers = list(layers)
-        self.layer_weights = [1.0] * len(layers) if layer_weights is None else [float(one) for one in layer_weights]
+        self.layer_weights = [1.0] * len(layers) if layer_weights is None else [float(w) for w in layer_weights]
         if len(self.layer_weights) != len(layers) or not any(self.layer_weights) or min(self.layer_weights) < 0:
             raise OptionError(
                 f"MultiLayerD2SMLoss.layer_weights: expected {len(layers)} numbers from 0, not all 0, one for each of "
@@ -99,15 +99,12 @@ class MultiLayerD2SMLoss(FrozenNetworkObjective):
     @property
     def accumulation(self) -> str:
         """That of the objectives of the maps."""
-        return self._objectives()[0].accumulation
+        return cast(_OfMap, self.terms[0]).accumulation
 
     @property
     def filling(self) -> bool:
         """True while a queue does not hold all its samples yet."""
-        return any(term.filling for term in self._objectives())
-
-    def _objectives(self) -> list[D2SMLoss]:
-        return [term for term in self.terms if isinstance(term, D2SMLoss)]
+        return any(term.filling for term in self.terms)
 
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Weighted sum, a scalar, of images (B, 3, H, W) in [0, 1]; the gradient reaches ``restored`` only.
@@ -117,11 +114,10 @@ class MultiLayerD2SMLoss(FrozenNetworkObjective):
             ShapeError: for images of wrong shape and, at the first call, of another value range.
         """
         self._check(restored, clear)
-        network = self.network
-        assert has_feature_maps(network)  # as checked at the start
-        maps = network.feature_maps(restored, self.layers)
+        feature_maps = cast(HasFeatureMaps, self.network).feature_maps
+        maps = feature_maps(restored, self.layers)
         with torch.no_grad():
-            clear_maps = network.feature_maps(clear.detach(), self.layers)
+            clear_maps = feature_maps(clear.detach(), self.layers)
         values = [term(*pair) for term, *pair in zip(self.terms, maps, clear_maps, strict=True)]
         weighted = [weight * value for weight, value in zip(self.layer_weights, values, strict=True)]
         return self.loss_weight * torch.stack(weighted).sum()

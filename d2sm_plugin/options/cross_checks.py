@@ -138,9 +138,9 @@ def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: 
             raise OptionError(
                 f"{where}: {block['type']} needs images of at least {least} pixels, datasets.train.gt_size is {crop}"
             )
-        for one in getattr(objective, "terms", [objective]):
-            if isinstance(one, SampledObjective):
-                _check_samples(one, where, crop, joint_batch)
+        for term in getattr(objective, "terms", [objective]):
+            if isinstance(term, SampledObjective):
+                _check_samples(term, where, crop, joint_batch)
 
 
 def _check_reference(train: Mapping[str, Any], key: str) -> None:

@@ -52,7 +52,7 @@ def test_it_is_the_sum_of_single_objectives(networks, queue, kernel):
         value = loss(restored, clear)
         expected = 0.1 * sum(w * single(restored, clear) for w, single in zip(WEIGHTS, singles, strict=True))
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-9)
-        gradients = [torch.autograd.grad(each, restored)[0] for each in (value, expected)]
+        gradients = [torch.autograd.grad(value_of, restored)[0] for value_of in (value, expected)]
         assert (gradients[0] - gradients[1]).norm() <= 1e-4 * gradients[1].norm()
     if queue is not None:
         assert [len(term.queue) for term in loss.terms] == [40, 40, 40]
@@ -63,12 +63,12 @@ def test_the_state_goes_on_and_holds_no_network():
         torch.manual_seed(0)
         return MultiLayerD2SMLoss(TimmFeatures("test_resnet", weights=None), [8, 16], queue=200)
 
-    one, other = make(), make()
+    saved, loaded = make(), make()
     for seed in range(2):
-        one(*images(seed))
-    assert not any("network" in name or "extractor" in name for name in one.state_dict())
-    other.load_state_dict(one.state_dict())
-    assert one(*images(2)).item() == other(*images(2)).item()
+        saved(*images(seed))
+    assert not any("network" in name or "extractor" in name for name in saved.state_dict())
+    loaded.load_state_dict(saved.state_dict())
+    assert saved(*images(2)).item() == loaded(*images(2)).item()
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class {name}(nn.Conv2d):
 @pytest.fixture(autouse=True)
 def kept(monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(custom_imports, "_given", [])
+    monkeypatch.setattr(custom_imports, "_on_command_line", [])
 
 
 def write(folder, name, text=CODE):

@@ -50,8 +50,8 @@ def test_each_file_states_what_it_changes(chain):
 
 
 def test_overrides_come_last(chain):
-    options = read_options(chain, force=["train:total_iter=30", "train:optim_g:lr=1e-3"])
-    assert options["train"]["total_iter"] == 30
+    options = read_options(chain, force=["train:total_iter=10", "train:optim_g:lr=1e-3"])
+    assert options["train"]["total_iter"] == 10
     assert options["train"]["optim_g"] == {"type": "AdamW", "lr": 1e-3}
 
 

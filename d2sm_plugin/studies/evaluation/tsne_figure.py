@@ -58,8 +58,8 @@ def draw_classes(
     figure, panels = _panels(points, len(names))
     for axes, name in zip(panels, names, strict=True):
         for i, kind in enumerate(kinds):
-            mine = points[name][[one == kind for one in classes]]
-            axes.scatter(mine[:, 0], mine[:, 1], s=9, color=colours(i), alpha=0.75, linewidths=0, label=kind)
+            of_kind = points[name][[class_name == kind for class_name in classes]]
+            axes.scatter(of_kind[:, 0], of_kind[:, 1], s=9, color=colours(i), alpha=0.75, linewidths=0, label=kind)
         _bare(axes)
         nearest, _, clusters = scores[name]
         axes.set_title(f"{name}\nclass nearest {nearest:.0%}, clusters {clusters:.2f}", size=10)
