@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-JOBS ?= 2
+JOBS ?= 0
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
