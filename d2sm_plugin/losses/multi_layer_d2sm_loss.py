@@ -47,12 +47,12 @@ class MultiLayerD2SMLoss(FrozenNetworkObjective):
         OptionError: for arguments that cannot be used or combined.
 
     >>> import timm
-    >>> loss = MultiLayerD2SMLoss(timm.create_model("test_resnet"), layers=[8, 16], queue=256, loss_weight=1e-3)
+    >>> loss = MultiLayerD2SMLoss(timm.create_model("test_resnet"), layers=[8, 16], queue=512, loss_weight=1e-3)
     >>> clear = torch.rand(2, 3, 96, 96)
     >>> restored = (clear + 0.1 * torch.randn_like(clear)).requires_grad_()
     >>> loss(restored, clear).backward()
     >>> [term.last["samples"] for term in loss.terms]
-    [256, 72]
+    [288, 72]
     """
 
     takes = ("restored", "gt")

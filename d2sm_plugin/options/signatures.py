@@ -111,8 +111,10 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _block_of(hint: Any) -> BlockOf | None:
-    metadata = getattr(hint, "__metadata__", ())
-    return next((mark for mark in metadata if isinstance(mark, BlockOf)), None)
+    # Before Python 3.11 a default of None puts the hint into an Optional.
+    hints = (hint, *get_args(hint)) if get_origin(hint) in _UNIONS else (hint,)
+    marks = (mark for alternative in hints for mark in getattr(alternative, "__metadata__", ()))
+    return next((mark for mark in marks if isinstance(mark, BlockOf)), None)
 
 
 def option_type(hint: Any) -> Any:
