@@ -44,6 +44,7 @@ def plot_intervals(intervals: Mapping[tuple[str, Column], Difference], baseline:
         axes.axvline(0, color="0.6", linewidth=1)
         axes.set_yticks(range(len(variants)), variants)
         axes.set_ylim(len(variants) - 0.5, -0.5)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x", alpha=0.3)
     save_figure(figure, path)
     return True
