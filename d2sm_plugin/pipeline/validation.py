@@ -42,6 +42,8 @@ class Restores(Protocol):
 class GroupedBatches(Protocol):
     """Loader as the evaluator takes one, such as :class:`~d2sm_plugin.pipeline.loaders.EvaluationLoader`."""
 
+    where: str  # path of the option block, for messages
+
     @property
     def dataset(self) -> Any:
         """Dataset of this rank's share, with a length."""
