@@ -22,7 +22,8 @@ class SpandrelNetwork(nn.Module):
     Give either ``weights``, of which spandrel finds out architecture and sizes, or ``architecture`` and ``arguments``.
 
     Args:
-        weights: path or URL of published weights, which the network starts from.
+        weights: path or URL of published weights, which the network starts from; they are also read to build it again,
+            so they must stay where they are.
         architecture: name of an architecture, such as ``SwinIR``, or of its class; weights are random then.
         arguments: of its class in spandrel.
 
@@ -39,7 +40,10 @@ class SpandrelNetwork(nn.Module):
     inputs = ("lq",)
 
     def __init__(
-        self, weights: str | None = None, architecture: str | None = None, arguments: dict[str, Any] | None = None
+        self,
+        weights: str | None = None,
+        architecture: str | None = None,
+        arguments: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if (weights is None) == (architecture is None):

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-
-from d2sm_plugin.registry import METRIC_REGISTRY, lookup
-
-#: BasicSR's metrics that are better when they are lower; it does not say so itself.
-_LOWER_IN_HOST = frozenset({"calculate_niqe", "calculate_fid"})
 
 
 class SetMetric(Protocol):
@@ -21,12 +15,12 @@ class SetMetric(Protocol):
     It is built once with the arguments of its block in ``val.metrics``. For each validation set :meth:`reset` comes
     first, then :meth:`update` for each image of this process, then :meth:`compute` on every process.
 
+    It says which values are better as :func:`d2sm_plugin.metrics.better.better_of` asks.
+
     Attributes:
-        better: ``"higher"`` or ``"lower"``.
         compares: True when it takes the clear image too.
     """
 
-    better: str
     compares: bool
 
     def reset(self) -> None:
@@ -42,21 +36,6 @@ class SetMetric(Protocol):
 def is_of_set(target: object) -> bool:
     """Tell whether something registered as a metric judges sets: classes do, functions judge images."""
     return inspect.isclass(target)
-
-
-def better_of(block: Mapping[str, Any], where: str, metric: object = None) -> str:
-    """Return ``"higher"`` or ``"lower"``, whichever is better.
-
-    Args:
-        block: of ``val.metrics``; its ``better`` goes first, then what the metric says of itself.
-        where: path of the block, for messages.
-        metric: the object that was built of the block, where it is of a class.
-    """
-    if "better" in block:
-        return str(block["better"])
-    target = metric if metric is not None else lookup(METRIC_REGISTRY, block["type"], f"{where}.type")
-    assumed = "lower" if getattr(target, "__name__", "") in _LOWER_IN_HOST else "higher"
-    return str(getattr(target, "better", assumed))
 
 
 def as_tensor(image: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -59,7 +60,12 @@ class TorchMetric:
         parameters = inspect.signature(self.metric.update).parameters
         self.by_kind = "real" in parameters
         self.compares = len(parameters) > 1
-        self.better = "lower" if self.metric.higher_is_better is False else "higher"
+
+    @staticmethod
+    def better_with(arguments: Mapping[str, Any]) -> str:
+        """Return ``"higher"`` or ``"lower"``, as the class of torchmetrics says; it is not built for that."""
+        import_extra("torchmetrics", f"val.metrics: {arguments['metric']}")
+        return "lower" if _class_of(arguments["metric"]).higher_is_better is False else "higher"
 
     def reset(self) -> None:
         """Forget all images."""

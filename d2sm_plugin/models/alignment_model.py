@@ -26,7 +26,7 @@ class AlignmentModel(D2SMModel):
     Nothing is restored: the pictures of a validation are the faces with true (green) and predicted (red) landmarks.
     """
 
-    measures = ("nrmse",)
+    measures: Mapping[str, str] = {"nrmse": "lower"}
 
     def find(self, batch: Mapping[str, Any]) -> Tensor:
         """Return predicted landmarks (B, P, 2), x and y in pixels of ``gt``."""

@@ -50,8 +50,8 @@ class D2SMModel(BaseModel):
     train_options: type[TrainOptions] = TrainOptions
     #: Blocks of an option file that describe networks of this model.
     networks_in_options: tuple[str, ...] = ("network_g",)
-    #: Names of what :meth:`measure` returns.
-    measures: tuple[str, ...] = ()
+    #: Names of what :meth:`measure` returns, and whether ``"higher"`` or ``"lower"`` is better.
+    measures: Mapping[str, str] = {}
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
         super().__init__(opt)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from d2sm_plugin.archs.interface import named_outputs, network_inputs, receptive_radius, size_multiple
+from d2sm_plugin.blocks import read_block
 from d2sm_plugin.data.dataset_options import LoaderOptions
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
@@ -17,6 +18,7 @@ from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.objective_weight import REFERENCE, class_arguments
 from d2sm_plugin.models.tiles import tile_spans
 from d2sm_plugin.options.data_sets import evaluation_blocks, training_blocks
+from d2sm_plugin.options.schema import ValOptions
 from d2sm_plugin.options.trials import try_network, try_objective, try_optimisation
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 
@@ -71,7 +73,7 @@ def _check_val(options: Mapping[str, Any], model: type[D2SMModel], network: nn.M
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"val.metrics.{twice[0]}: another figure has that name already; choose another one")
-    best_of = [val["save_best"]] if isinstance(val["save_best"], str) else val["save_best"] or []
+    best_of = read_block(ValOptions, val, "val").best_of
     for wanted in best_of:
         of_class = val["segmentation"] is not None and wanted.startswith("IoU/")
         if wanted not in names and not of_class:

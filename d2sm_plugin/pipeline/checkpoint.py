@@ -119,7 +119,9 @@ class CheckpointStore:
     def _remove_other_kind(self, label: str, moment: str) -> None:
         """Remove the file that has just been replaced, where an earlier part of the run wrote the other kind."""
         other = PTH if self.ending == SAFETENSORS else SAFETENSORS
-        (self.models / f"{label}_{moment}{other}").unlink(missing_ok=True)
+        path = self.models / f"{label}_{moment}{other}"
+        with _changing(path):
+            path.unlink(missing_ok=True)
 
     def iterations(self) -> list[int]:
         """Return the steps for which there is a training state, in ascending order."""
@@ -203,12 +205,12 @@ class CheckpointStore:
 
 
 @contextmanager
-def _changing(state: Path) -> Iterator[None]:
-    """Context in which files of a training state are renamed or removed."""
+def _changing(path: Path) -> Iterator[None]:
+    """Context in which a file of a checkpoint is renamed or removed, perhaps with others that belong to it."""
     try:
         yield
     except OSError as error:
-        raise cannot_write(state, error, CheckpointError) from error
+        raise cannot_write(path, error, CheckpointError) from error
 
 
 def describe_networks(options: Mapping[str, Any]) -> dict[str, Description]:

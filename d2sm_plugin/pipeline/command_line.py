@@ -7,7 +7,7 @@ from d2sm_plugin.custom_imports import add_custom_import
 
 
 def run_parser(description: str, example: str) -> Parser:
-    """Return a parser of ``-opt``, ``--launcher``, ``--force_yml`` and ``--import``.
+    """Return a parser of ``-opt``, ``--launcher``, ``--force_yml`` and ``--custom-import``.
 
     Args:
         description: of the command.

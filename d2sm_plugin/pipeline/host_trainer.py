@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.metrics.better import lower_is_better
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.best import BestMetrics
@@ -113,7 +114,7 @@ class _InHost:
             self.logger.info(f"Test of {name}:\n{result_table(results)}")
             return
         record = self._record()
-        best = BestMetrics(evaluator.lower_is_better, record.rows)
+        best = BestMetrics(lower_is_better(self.opt["val"]["metrics"], self.measures), record.rows)
         best.update(current_iter, results)
         record.add(current_iter, results)
         for line in result_lines(results, best):

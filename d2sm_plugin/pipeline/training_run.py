@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from d2sm_plugin.blocks import read_block
 from d2sm_plugin.errors import CheckpointError, D2SMError, OptionError, OtherRankError, TrainingError
 from d2sm_plugin.files import reading_again
+from d2sm_plugin.metrics.better import lower_is_better
 from d2sm_plugin.models.data_check import check_training_sample
 from d2sm_plugin.options.data_sets import training_blocks
 from d2sm_plugin.options.schema import LoggerOptions, ValOptions
@@ -103,7 +104,7 @@ class TrainingRun:
             self._continue_from(state, changes)
         on_first_rank(lambda: self._make_folder(resume=state is not None))
         self.metrics = MetricsFile(self.folder.metrics_file)
-        self.best = BestMetrics(self.evaluator.lower_is_better, self.metrics.rows)
+        self.best = BestMetrics(lower_is_better(self.val.metrics, self.model.measures), self.metrics.rows)
         self._describe(changes)
 
     def _make_folder(self, resume: bool) -> None:

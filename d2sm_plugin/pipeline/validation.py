@@ -15,7 +15,7 @@ from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.data.keys import check_key
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.metrics.images import check_numbers, to_uint8
-from d2sm_plugin.metrics.set_metrics import better_of, is_of_set
+from d2sm_plugin.metrics.set_metrics import is_of_set
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.data_check import check_inputs
 from d2sm_plugin.options.schema import ValOptions
@@ -117,16 +117,6 @@ class Evaluator:
                 return None
             results[name] = result
         return results
-
-    @property
-    def lower_is_better(self) -> set[str]:
-        """Names of the figures of which lower ones are better."""
-        lower = {"nrmse"}
-        for name, block in self.val.metrics.items():
-            built = self.set_metrics[name].metric if name in self.set_metrics else None
-            if better_of(block, f"val.metrics.{name}", built) == "lower":
-                lower |= {name, f"{name}_input"}
-        return lower
 
     @property
     def class_names(self) -> Sequence[str]:

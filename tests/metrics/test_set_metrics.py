@@ -5,8 +5,8 @@ import torch
 
 from d2sm_plugin.errors import DataError, DependencyError, OptionError
 from d2sm_plugin.losses.functional import semantic_divergence
+from d2sm_plugin.metrics.better import better_of, lower_is_better
 from d2sm_plugin.metrics.divergence_metric import SemanticDivergence
-from d2sm_plugin.metrics.set_metrics import better_of
 from d2sm_plugin.metrics.torchmetrics_metric import TorchMetric
 
 EXTRACTOR = {"type": "TimmFeatures", "model": "mobilenetv3_small_050", "weights": None, "stride": 16}
@@ -55,7 +55,7 @@ def test_the_divergence_says_what_it_lacks():
 def test_metrics_of_torchmetrics_by_name(name, better):
     torchmetrics = pytest.importorskip("torchmetrics")
     metric = TorchMetric(name)
-    assert metric.better == better
+    assert better_of({"type": "TorchMetric", "metric": name}, "x") == better
     for _ in range(2):
         metric.reset()
         for key, (restored, clear) in pairs().items():
@@ -112,4 +112,7 @@ def test_better_is_declared_by_the_metric_unless_the_file_says_it():
     assert better_of({"type": "calculate_psnr"}, "x") == "higher"
     assert better_of({"type": "calculate_niqe"}, "x") == "lower"
     assert better_of({"type": "SemanticDivergence"}, "x") == "lower"
+    assert better_of({"type": "calculate_nrmse"}, "x") == "lower"
     assert better_of({"type": "calculate_psnr", "better": "lower"}, "x") == "lower"
+    blocks = {"psnr": {"type": "calculate_psnr"}, "far": {"type": "SemanticDivergence"}}
+    assert lower_is_better(blocks, {"nrmse": "lower", "sharp": "higher"}) == {"far", "far_input", "nrmse"}

@@ -7,12 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from d2sm_plugin.metrics.better import lower_is_better
 from d2sm_plugin.options.data_sets import evaluation_blocks
+from d2sm_plugin.options.reader import known_models
 from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.references import CLEAN_PREFIX
 from d2sm_plugin.studies.compare.suite import Suite
-
-_LOWER_IS_BETTER = frozenset({"nrmse"})
 
 
 @dataclass(frozen=True)
@@ -145,13 +145,10 @@ def columns_of(suite: Suite) -> list[Column]:
     metrics = list(suite.test.val.get("metrics") or {})
     if suite.test.val.get("segmentation") is not None:
         metrics.append("mIoU")
-    blocks = suite.test.val.get("metrics") or {}
+    measures = {name: better for model in known_models().values() for name, better in model.measures.items()}
+    lower = lower_is_better(suite.test.val.get("metrics") or {}, measures)
     return [
-        Column(name, block.get("sigma"), metric, _lower(metric, blocks.get(metric, {})))
+        Column(name, block.get("sigma"), metric, metric in lower)
         for name, block in evaluation_blocks(datasets, ("test", "val")).items()
         for metric in suite.columns or metrics
     ]
-
-
-def _lower(metric: str, block: Mapping[str, object]) -> bool:
-    return metric in _LOWER_IS_BETTER or block.get("better") == "lower"

@@ -202,6 +202,8 @@ def test_lower_is_better_where_the_metric_says_so(suite_and_jobs):
     suite.test.val["metrics"]["psnr"]["better"] = "lower"
     scores = Scores(suite, jobs)
     assert scores.ranks(scores.columns[0]) == {"B": 1, "L1": 2, "C": 2, "A": 4}
+    suite.test.val["metrics"]["psnr"] = {"type": "SemanticDivergence"}  # which says so itself
+    assert Scores(suite, jobs).ranks(scores.columns[0]) == {"B": 1, "L1": 2, "C": 2, "A": 4}
 
 
 def test_trade_is_drawn(scores, tmp_path):
