@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-JOBS ?= 0
+JOBS ?= auto
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 
@@ -12,7 +12,7 @@ demo: $(READY)
 	$(VENV)/bin/python tools/demo.py --out demo_output
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -8,6 +9,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Processes side by side share the cores. Left to itself, each of them would start a thread for every core, and their
+# threads would spend most of their time waiting for one another. Set before torch is imported, and for child processes.
+if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import d2sm_plugin  # noqa: F401  # mends the host before any test imports it
 
@@ -31,6 +37,12 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow; run with --run-slow"))
+
+
+@pytest.fixture(autouse=True)
+def _command_line_of_its_test(monkeypatch):
+    """A command line lasts as long as its process, of which all tests share one: forget it after each."""
+    monkeypatch.setattr("d2sm_plugin.custom_imports._on_command_line", [])
 
 
 @pytest.fixture(scope="session")
