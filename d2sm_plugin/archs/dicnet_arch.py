@@ -188,7 +188,7 @@ class DICNet(nn.Module):
 
         Other names pass unchanged.
         """
-        return {_own_name(name): value for name, value in rename_hourglass(state).items()}
+        return {_name_here(name): value for name, value in rename_hourglass(state).items()}
 
 
 #: Published prefix -> ours, tried in this order after the parts that hourglasses share.
@@ -210,7 +210,7 @@ _PREFIXES = (
 )
 
 
-def _own_name(name: str) -> str:
+def _name_here(name: str) -> str:
     for published, prefix in _PREFIXES:
         renamed, count = re.subn(f"^{published}", prefix, name)
         if count:

@@ -151,14 +151,14 @@ class GFN(nn.Module):
     @staticmethod
     def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map the layer names of the published network (``s1_e1conv1`` ... ``s3_d3conv3``) to ours; others stay."""
-        return {_own_name(name): tensor for name, tensor in state.items()}
+        return {_name_here(name): tensor for name, tensor in state.items()}
 
 
 _LAYER = re.compile(r"s(?P<scale>[123])_(?P<part>[ed])(?P<stage>[123])conv(?P<conv>[123])\.")
 _UP = re.compile(r"s(?P<scale>[23])_up[12]\.")
 
 
-def _own_name(name: str) -> str:
+def _name_here(name: str) -> str:
     if match := _UP.match(name):
         return f"ups.{int(match['scale']) - 2}.0.{name[match.end() :]}"
     match = _LAYER.match(name)

@@ -58,10 +58,10 @@ def published_to_own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state: tensors of a published MSBDN-DFF-v1-1 or MSBDN-RDFF, or one of our own, which comes back as it is.
     """
     relaxed = any(name.endswith(".conv_1x1.weight") for name in state)
-    return {_own_name(name, relaxed): tensor for name, tensor in state.items()}
+    return {_name_here(name, relaxed): tensor for name, tensor in state.items()}
 
 
-def _own_name(name: str, relaxed: bool) -> str:
+def _name_here(name: str, relaxed: bool) -> str:
     for pattern, replace in _PREFIXES:
         match = pattern.match(name)
         if match is None:

@@ -101,13 +101,13 @@ class PFFNet(nn.Module):
         Its two layers of frozen mean shifts, which it never calls, are left out.
         """
         kept = {name: tensor for name, tensor in state.items() if not name.startswith(("sub_mean.", "add_mean."))}
-        return {_own_name(name): tensor for name, tensor in kept.items()}
+        return {_name_here(name): tensor for name, tensor in kept.items()}
 
 
 _LEVEL = {"2": 0, "4": 1, "8": 2, "16": 3}
 
 
-def _own_name(name: str) -> str:
+def _name_here(name: str) -> str:
     if match := re.match(r"conv(d?)(2|4|8|16)x\.conv2d\.", name):
         level = _LEVEL[match[2]]
         module_name = f"decoder.{LEVELS - 1 - level}.conv." if match[1] else f"encoder.{level}."

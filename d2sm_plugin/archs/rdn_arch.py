@@ -86,8 +86,8 @@ class RDN(nn.Module):
     @staticmethod
     def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map the tensor names of the port to ours; others stay as they are."""
-        return {_own_name(name): tensor for name, tensor in state.items()}
+        return {_name_here(name): tensor for name, tensor in state.items()}
 
 
-def _own_name(name: str) -> str:
+def _name_here(name: str) -> str:
     return re.sub(r"^(rdbs\.\d+\.layers\.\d+)\.conv\.", r"\1.", name).replace(".lff.", ".merge.")

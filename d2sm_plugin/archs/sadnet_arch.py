@@ -110,7 +110,7 @@ class SADNet(nn.Module):
 
         Other names pass unchanged.
         """
-        return {_own_name(name): value for name, value in state.items()}
+        return {_name_here(name): value for name, value in state.items()}
 
 
 class ContextBlock(nn.Module):
@@ -225,7 +225,7 @@ _NAMES = (
 )
 
 
-def _own_name(name: str) -> str:
+def _name_here(name: str) -> str:
     layer, _, kind = name.rpartition(".")
     for published, replacement in _NAMES:
         if match := re.fullmatch(published, layer):

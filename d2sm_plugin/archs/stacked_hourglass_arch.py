@@ -94,7 +94,7 @@ class StackedHourglass(nn.Module):
 
         Other names pass unchanged.
         """
-        return {_own_name(name): value for name, value in rename_hourglass(state).items()}
+        return {_name_here(name): value for name, value in rename_hourglass(state).items()}
 
 
 _PARTS = {
@@ -107,6 +107,6 @@ _PARTS = {
 }
 
 
-def _own_name(name: str) -> str:
+def _name_here(name: str) -> str:
     match = re.fullmatch(r"hg(\d)(|_res1|_lin1\.body|_conv_pred|_conv1|_conv2)\.(.+)", name)
     return f"stacks.{match[1]}.{_PARTS[match[2]]}.{match[3]}" if match else name

@@ -33,8 +33,8 @@ class BalancedGANModel(GANModel):
 
     gan_options = BalancedObjectiveOptions
 
-    def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
-        super()._start_discriminator(block, train)
+    def _start_discriminator(self, block: Mapping[str, Any]) -> None:
+        super()._start_discriminator(block)
         self.margin = block.get("margin", BalancedObjectiveOptions.model_fields["margin"].default)
 
     def before_step(self, current_iter: int) -> None:

@@ -48,6 +48,8 @@ class D2SMModel(BaseModel):
 
     #: Typed model of the block ``train``; subclasses with keys of their own name a subclass of it.
     train_options: type[TrainOptions] = TrainOptions
+    #: The block ``train``, where the model trains.
+    train_block: TrainOptions
     #: Blocks of an option file that describe networks of this model.
     networks_in_options: tuple[str, ...] = ("network_g",)
     #: Names of what :meth:`measure` returns, and whether ``"higher"`` or ``"lower"`` is better.
@@ -68,27 +70,29 @@ class D2SMModel(BaseModel):
         self.net_g_ema: nn.Module | None = None
         self.log_dict: dict[str, float] = {}
         if self.is_train:
-            self._start_training(opt["train"])
-            bounds = opt["train"]["max_nonfinite_steps"], opt["dist"]
+            self.train_block = self.train_options.model_validate(opt["train"])
+            self._start_training(self.train_block.objectives)
+            bounds = self.train_block.max_nonfinite_steps, opt["dist"]
             self.guard = StepGuard(self.networks(), self.scaler, *bounds, self.logger)
 
-    def _start_training(self, train: Mapping[str, Any]) -> None:
-        self.amp: str | None = train["amp"]
-        if train["channels_last"]:
+    def _start_training(self, objectives: Mapping[str, Mapping[str, Any]]) -> None:
+        train = self.train_block
+        self.amp: str | None = train.amp
+        if train.channels_last:
             self.net_g.to(memory_format=torch.channels_last)
-        if train["ema_decay"] > 0:
+        if train.ema_decay > 0:
             self.net_g_ema = deepcopy(self.net_g).eval().requires_grad_(False)
-        self.objectives = Objectives(train).to(self.device).train()
-        if train["channels_last"]:
+        self.objectives = Objectives(objectives).to(self.device).train()
+        if train.channels_last:
             self.objectives.to(memory_format=torch.channels_last)
         self.trained_net: Any = self.distribute(self.net_g.train())  # compiled, it is a module as well
-        if train["compile"]:
+        if train.compile:
             self.trained_net = torch.compile(self.trained_net)
             self.objectives.compile_extractors()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
-        self.optimizers = [build_optimiser(train["optim_g"], self.net_g.parameters(), "train.optim_g")]
-        if train["scheduler"] is not None:
-            self.schedulers = [build_scheduler(train["scheduler"], o) for o in self.optimizers]
+        self.optimizers = [build_optimiser(train.optim_g, self.net_g.parameters(), "train.optim_g")]
+        if train.scheduler is not None:
+            self.schedulers = [build_scheduler(train.scheduler, o) for o in self.optimizers]
 
     def distribute(self, net: nn.Module) -> nn.Module:
         """Return the network wrapped for the process group, or as it is for a single process."""
@@ -115,7 +119,7 @@ class D2SMModel(BaseModel):
 
     def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch with its tensors on the model's device (images in its memory layout)."""
-        layout = torch.channels_last if self.is_train and self.opt["train"]["channels_last"] else None
+        layout = torch.channels_last if self.is_train and self.train_block.channels_last else None
         return move_batch(batch, self.device, layout)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
@@ -205,15 +209,15 @@ class D2SMModel(BaseModel):
         return self.optimizers
 
     def _update_weights(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        train = self.opt["train"]
+        train = self.train_block
         for optimizer in optimizers:
-            if train["grad_clip"] is not None:
+            if train.grad_clip is not None:
                 self.scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), train["grad_clip"])
+                torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), train.grad_clip)
             self.scaler.step(optimizer)
         self.scaler.update()
         if self.net_g_ema is not None:
-            update_average(self.net_g_ema, self.net_g, train["ema_decay"])
+            update_average(self.net_g_ema, self.net_g, train.ema_decay)
 
     def damage(self) -> str | None:
         """Return which network or optimiser's state holds inf or NaN, for a message, or None; it is not to be saved."""
@@ -292,7 +296,7 @@ class D2SMModel(BaseModel):
             new_schedule: learning rates and all else that optimisers are told come from the options, as if these had
                 been so from the first step; only what the optimisers remember of gradients comes from the state.
         """
-        warmup = self.opt["train"]["warmup_iter"] if new_schedule else None
+        warmup = self.train_block.warmup_iter if new_schedule else None
         load_optimisation(self.optimizers, self.schedulers, state, warmup)
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])

@@ -41,11 +41,12 @@ class DICModel(GANModel):
     """
 
     train_options = DICTrainOptions
+    train_block: DICTrainOptions
     needs_discriminator = False
 
-    def _start_training(self, train: Mapping[str, Any]) -> None:
-        super()._start_training(train)
-        self._frozen_until: dict[str, int] = dict(train["frozen"])
+    def _start_training(self, objectives: Mapping[str, Mapping[str, Any]]) -> None:
+        super()._start_training(objectives)
+        self._frozen_until = self.train_block.frozen
         _check_parts(self.net_g, self._frozen_until)
         self._resting: list[nn.Module] = []
 

@@ -60,19 +60,19 @@ class GANModel(D2SMModel):
     """
 
     train_options: type[TrainOptions] = GANTrainOptions
+    train_block: GANTrainOptions
     networks_in_options = ("network_g", "network_d")
     #: Whether training without ``gan_opt`` is an error; subclasses may leave the choice to the option file.
     needs_discriminator = True
     #: Keys of ``train.gan_opt`` that the model reads itself.
     gan_options: type[ObjectiveOptions] = GANObjectiveOptions
 
-    def _start_training(self, train: Mapping[str, Any]) -> None:
+    def _start_training(self, objectives: Mapping[str, Mapping[str, Any]]) -> None:
         self.net_d: nn.Module | None = None
         self._generator_trains = True
-        block = train.get("gan_opt")
-        super()._start_training({key: value for key, value in train.items() if key != "gan_opt"})
-        if block is not None:
-            self._start_discriminator(block, train)
+        super()._start_training({key: block for key, block in objectives.items() if key != "gan_opt"})
+        if "gan_opt" in objectives:
+            self._start_discriminator(objectives["gan_opt"])
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any], network: nn.Module | None) -> None:
@@ -89,7 +89,7 @@ class GANModel(D2SMModel):
             if block is None:
                 raise OptionError(f"{key}: this block is missing; train.gan_opt needs a discriminator to train")
 
-    def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
+    def _start_discriminator(self, block: Mapping[str, Any]) -> None:
         self.gan_takes = tuple(block.get("takes") or ("restored", "gt"))
         self.gan_condition = tuple(block.get("condition") or ())
         self.objectives.weights["gan"] = ObjectiveWeight(block, "train.gan_opt")
@@ -100,19 +100,20 @@ class GANModel(D2SMModel):
         if paths["pretrain_network_d"]:
             load_weights(self.net_d, paths["pretrain_network_d"], paths["param_key_d"], strict=paths["strict_load_d"])
         self.trained_net_d = self.distribute(self.net_d.to(self.device).train())
-        optimiser = build_optimiser(train["optim_d"], self.net_d.parameters(), "train.optim_d")
+        train = self.train_block
+        optimiser = build_optimiser(train.optim_d or {}, self.net_d.parameters(), "train.optim_d")
         self.optimizers.append(optimiser)
-        if train["scheduler"] is not None:
-            self.schedulers.append(build_scheduler(train["scheduler"], optimiser))
+        if train.scheduler is not None:
+            self.schedulers.append(build_scheduler(train.scheduler, optimiser))
 
     # ------------------------------------------------------------------------------------------------- training
 
     def before_step(self, current_iter: int) -> None:
         """Decide whether the generator trains in this step."""
         super().before_step(current_iter)
-        train = self.opt["train"]
+        train = self.train_block
         self._generator_trains = self.net_d is None or (
-            current_iter > train["net_d_init_iters"] and current_iter % train["net_d_iters"] == 0
+            current_iter > train.net_d_init_iters and current_iter % train.net_d_iters == 0
         )
 
     def run_network(self, batch: Mapping[str, Any]) -> Tensor | Mapping[str, Tensor]:

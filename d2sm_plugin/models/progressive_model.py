@@ -66,11 +66,12 @@ class ProgressiveModel(GANModel):
 
     needs_discriminator = False
     train_options = ProgressiveTrainOptions
+    train_block: ProgressiveTrainOptions
     gan_options = PenalisedObjectiveOptions
 
-    def _start_training(self, train: Mapping[str, Any]) -> None:
-        self.stage_ends, self.fade_iter = train["growth"]["ends"], train["growth"]["fade"]
-        super()._start_training(train)
+    def _start_training(self, objectives: Mapping[str, Mapping[str, Any]]) -> None:
+        self.stage_ends, self.fade_iter = self.train_block.growth.ends, self.train_block.growth.fade
+        super()._start_training(objectives)
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any], network: nn.Module | None) -> None:
@@ -84,8 +85,8 @@ class ProgressiveModel(GANModel):
         if len(ends) != stages - 1:
             raise OptionError(f"train.growth.ends: expected {stages - 1} steps for {stages} stages, got {ends}")
 
-    def _start_discriminator(self, block: Mapping[str, Any], train: Mapping[str, Any]) -> None:
-        super()._start_discriminator(block, train)
+    def _start_discriminator(self, block: Mapping[str, Any]) -> None:
+        super()._start_discriminator(block)
         self.penalty = float(block.get("gradient_penalty", 0))
         self.penalty_norm = float(block.get("gradient_norm", 1))
         self.gan_objective = _WithDrift(self.gan_objective, float(block.get("drift", 0)))

@@ -39,6 +39,11 @@ class TrainOptions(Block):
     accumulate: PositiveInt = Field(1, le=MOST_AT_ONCE, description="mini-batches for one optimiser step")
     max_nonfinite_steps: PositiveInt = Field(10, description="stop after so many non-finite losses in a row")
 
+    @property
+    def objectives(self) -> dict[str, dict[str, Any]]:
+        """The ``*_opt`` blocks that are switched on, in the order of the option file."""
+        return {key: block for key, block in (self.model_extra or {}).items() if block is not None}
+
     @model_validator(mode="before")
     @classmethod
     def _only_objectives_besides(cls, block: Any) -> Any:

@@ -84,7 +84,7 @@ class _InHost:
         store = CheckpointStore(self.folders["models"].parent, keep, PTH, about)  # BasicSR asks for such files
         if current_iter == -1:
             for label, wrapped in self.networks().items():
-                store.save_network(label, "latest", wrapped, self.opt["train"]["total_iter"])
+                store.save_network(label, "latest", wrapped, self.train_block.total_iter)
             return
         store.save(current_iter, self.networks(), {**self.training_state(), "epoch": epoch})
 
@@ -101,7 +101,7 @@ class _InHost:
         """Restore and measure one set, log the means (``metrics.csv`` too), and write pictures if asked to."""
         name = dataloader.dataset.opt["name"]
         if self.is_train:
-            current_iter = min(current_iter, self.opt["train"]["total_iter"])  # at the end BasicSR counts one more
+            current_iter = min(current_iter, self.train_block.total_iter)  # at the end BasicSR counts one more
             if (name, current_iter) in self.validated:
                 return
             self.validated.add((name, current_iter))

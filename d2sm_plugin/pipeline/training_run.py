@@ -153,7 +153,7 @@ class TrainingRun:
         self.done = self.saver.saved = state["iter"]
 
     def _describe(self, changes: ResumeChanges | None) -> None:
-        sizes = f"{self.data.num_samples}; joint batch: {self.data.joint_batch} x {self.options['train']['accumulate']}"
+        sizes = f"{self.data.num_samples}; joint batch: {self.data.joint_batch} x {self.model.train_block.accumulate}"
         sets = f"Training images: {sizes}; validation sets: {', '.join(self.evaluator.loaders) or 'none'}"
         lines = [versions(), *self.options["notes"], describe_model(self.model, self.world_size), sets]
         if changes is not None:
@@ -162,7 +162,7 @@ class TrainingRun:
             self.logger.info(line)
 
     def _train(self) -> bool:
-        total = self.options["train"]["total_iter"]
+        total = self.model.train_block.total_iter
         try:
             if self.done and self._validation_due(self.done) and not self.metrics.has(self.done):
                 self._validate(self.done)
@@ -188,7 +188,7 @@ class TrainingRun:
         return True
 
     def _loop(self, total: int) -> None:
-        every, warmup = self.logging.save_checkpoint_freq, self.options["train"]["warmup_iter"]
+        every, warmup = self.logging.save_checkpoint_freq, self.model.train_block.warmup_iter
         log = StepLog(self.options, self.done, self.curves, self.rank == 0)
         workers = DeadWorkersWait()
         stream = closing(iter(self.data))  # its workers end with the loop, however that ends
@@ -216,7 +216,7 @@ class TrainingRun:
         group: list[dict[str, Any]] = []
         with log.waiting_for_data():
             try:
-                group = [next(batches) for _ in range(self.options["train"]["accumulate"])]
+                group = [next(batches) for _ in range(self.model.train_block.accumulate)]
             except D2SMError as error:
                 failure = error
         failed, asked = on_any_rank([failure is not None, self.signals.asked], self.model.device)
@@ -246,7 +246,7 @@ class TrainingRun:
     def _validation_due(self, step: int) -> bool:
         every = self.val.val_freq
         return bool(self.evaluator.loaders) and (
-            step == self.options["train"]["total_iter"] or (every is not None and step % every == 0)
+            step == self.model.train_block.total_iter or (every is not None and step % every == 0)
         )
 
     def _validate(self, step: int) -> None:
