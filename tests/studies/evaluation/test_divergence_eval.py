@@ -119,6 +119,20 @@ def test_view_of_a_training_file(tmp_path):
         assert view.objective.queue is None
 
 
+def test_every_layer_is_a_view():
+    extractor = "{type: TimmFeatures, model: test_resnet, weights: ~}"
+    entry = f"maps={{type: MultiLayerD2SMLoss, queue: 8, layers: [8, 16], extractor: {extractor}}}"
+    views = read_views([entry], "cpu")
+    assert [view.name for view in views] == ["maps 8", "maps 16"]
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    images = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    for view, stride in zip(views, (8, 16), strict=True):
+        samples = view.samples(image)
+        assert len(samples) == (64 // stride) * (96 // stride)
+        (feature_map,) = views[0].objective.extractor.network.feature_maps(images, [stride])
+        torch.testing.assert_close(samples, feature_map[0].flatten(1).T)
+
+
 def test_groups_hold_every_sample_once():
     (view,) = read_views([VIEW], "cpu")
     samples = Samples(torch.zeros(50, 3), torch.arange(50) // 10)
