@@ -94,7 +94,11 @@ LOSS_REGISTRY = Registry("loss", ("d2sm_plugin.losses", "_loss"), ("d2sm_plugin.
 METRIC_REGISTRY = Registry("metric", ("d2sm_plugin.metrics", "_metric"))
 MODEL_REGISTRY = Registry("model", ("d2sm_plugin.models", "_model"))
 FEATURE_REGISTRY = Registry("feature", ("d2sm_plugin.features", "_features"))
-REGISTRIES = (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY, FEATURE_REGISTRY)
+DEGRADATION_REGISTRY = Registry("degradation", ("d2sm_plugin.degradations", "_degradation"))
+REGISTRIES = (
+    ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY, FEATURE_REGISTRY,
+    DEGRADATION_REGISTRY,
+)  # fmt: skip
 
 
 def register_in(registry: Any, *names: str, kind: str = "loss") -> list[str]:

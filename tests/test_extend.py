@@ -18,7 +18,14 @@ from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.weights import read_weights
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
-TITLES = ("A network", "An objective", "A data set", "A metric", "Keys of `train:` for a model of your own")
+TITLES = (
+    "A network",
+    "An objective",
+    "A data set",
+    "A degradation",
+    "A metric",
+    "Keys of `train:` for a model of your own",
+)
 LONGEST = 15  # lines of an example, without its blank ones
 
 
@@ -88,6 +95,7 @@ def test_examples_train(title, write, tmp_path):
         "A network": "D2SMModel with TwoLayers",
         "An objective": "l_edge",
         "A data set": "Training images: 4",
+        "A degradation": "D2SMModel with CBDNet",
         "A metric": "worst",
     }
     assert expected.get(title, "ScaledModel with CBDNet") in log
@@ -113,12 +121,17 @@ def test_examples_train(title, write, tmp_path):
             r"train\.sise: unknown key; did you mean 'size'",
         ),
         (
+            "A degradation",
+            {"datasets": {"train": {"degradations": [{"type": "DeadPixels", "share": "few"}]}}},
+            r"train\.degradations\.0\.share: expected a number, got 'few'",
+        ),
+        (
             "A metric",
             {"val": {"metrics": {"worst": {"border": 1}}}},
             r"worst\.border: .* no such argument; .*'crop_b",
         ),
-        (TITLES[4], {"train": {"factor": "half"}}, r"train\.factor: expected a number, got 'half'"),
-        (TITLES[4], {"train": {"facotr": 2}}, r"train\.facotr: unknown key; did you mean 'factor'"),
+        (TITLES[5], {"train": {"factor": "half"}}, r"train\.factor: expected a number, got 'half'"),
+        (TITLES[5], {"train": {"facotr": 2}}, r"train\.facotr: unknown key; did you mean 'factor'"),
     ],
 )
 def test_their_arguments_are_checked(title, changes, message, write):

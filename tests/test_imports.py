@@ -31,11 +31,13 @@ BELOW = {
     "scenes": ["errors"],
     "faces": ["files"],
     "statistics": ["errors"],
+    "degradations": ["registry", "argument_types"],
     "features": ["registry", "weights", "extras", "argument_types"],
     "metrics": ["faces", "losses"],
     "archs": ["faces", "features"],
     "data": [
         "arguments",
+        "degradations",
         "faces",
         "files",
         "random_guard",

@@ -15,10 +15,11 @@ from basicsr.utils.registry import (
 
 import d2sm_plugin
 from d2sm_plugin.errors import OptionError, RegistrationError
+from d2sm_plugin.registry import DEGRADATION_REGISTRY, build, check_arguments, lookup, register
 from d2sm_plugin.registry import Registry as OwnRegistry
-from d2sm_plugin.registry import build, check_arguments, lookup, register
 
 PROMISED = {
+    DEGRADATION_REGISTRY: ["GaussianNoise", "PoissonGaussianNoise", "CameraNoise", "Blur", "JPEG", "Downscale"],
     LOSS_REGISTRY: ["D2SMLoss", "QueueSampler", "PatchSampler", "SpatialSampler", "AsymmetricNoiseLoss", "TVLoss"],
     MODEL_REGISTRY: ["D2SMModel", "GANModel", "DICModel"],
     ARCH_REGISTRY: ["FFDNet", "CBDNet", "SADNet", "DICNet", "MSBDN", "LightCNN9", "StackedHourglass"],
@@ -41,6 +42,7 @@ def test_promised_names_are_registered(registry):
         ("data", "_dataset", DATASET_REGISTRY),
         ("metrics", "_metric", METRIC_REGISTRY),
         ("models", "_model", MODEL_REGISTRY),
+        ("degradations", "_degradation", DEGRADATION_REGISTRY),
     ],
 )
 def test_every_scanned_file_registers_something(package, suffix, registry):

@@ -13,11 +13,21 @@ import torch
 from torch import Tensor
 
 
+def generator_for_key(key: str) -> np.random.Generator:
+    """Return the random generator (Philox) that belongs to an image, in the same state on every call."""
+    digest = hashlib.blake2b(key.encode("utf-8"), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def random_generator() -> np.random.Generator:
+    """Return a random generator whose seed comes from torch's global one."""
+    return np.random.default_rng(int(torch.randint(2**63 - 1, ())))
+
+
 def noise_for_key(key: str, sigma: float, shape: tuple[int, ...]) -> Tensor:
     """Return the noise that belongs to an image, the same on every call and in any order.
 
-    The generator (Philox) is keyed by a hash of ``key`` alone: the noise of an image at two levels is one pattern,
-    scaled.
+    The generator is keyed by a hash of ``key`` alone: the noise of an image at two levels is one pattern, scaled.
 
     Args:
         key: of the image.
@@ -27,9 +37,7 @@ def noise_for_key(key: str, sigma: float, shape: tuple[int, ...]) -> Tensor:
     Returns:
         float32 of ``shape``, mean 0, standard deviation ``sigma / 255``.
     """
-    digest = hashlib.blake2b(key.encode("utf-8"), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    noise = generator.standard_normal(shape, dtype=np.float32)
+    noise = generator_for_key(key).standard_normal(shape, dtype=np.float32)
     return torch.from_numpy(noise).mul_(sigma / 255)
 
 

@@ -1,4 +1,4 @@
-"""Clean images with Gaussian noise added as they are read."""
+"""Clean images with noise added, or degraded otherwise, as they are read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from d2sm_plugin.blocks import at_key
 from d2sm_plugin.data.dataset_options import DatasetOptions, IoBackend, read_dataset_options
 from d2sm_plugin.data.image_store import ImageStore, LmdbStore, check_same_keys, is_lmdb, looked_at, open_images
-from d2sm_plugin.data.noise import noise_for_key, random_noise, random_sigma
-from d2sm_plugin.errors import DataError, OptionError
+from d2sm_plugin.data.noise import generator_for_key, noise_for_key, random_generator, random_noise, random_sigma
+from d2sm_plugin.degradations.chain import Step, read_steps, run
+from d2sm_plugin.degradations.resizing import fitted
+from d2sm_plugin.errors import D2SMError, DataError, OptionError
 from d2sm_plugin.registry import DATASET_REGISTRY, register
 
 IGNORE_INDEX = 255
@@ -36,6 +39,9 @@ class NoisyImageDatasetOptions(DatasetOptions):
         None, description="[lowest, highest] noise level in training, 0-255 scale, uniform for each image"
     )
     sigma: NoiseLevel | None = Field(None, description="one fixed noise level, 0-255 scale")
+    degradations: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = Field(
+        None, description="in place of sigma: blocks such as {type: JPEG, quality: [60, 95]}, one after another"
+    )
     use_hflip: bool = Field(False, description="training: flip left-right at random")
     use_rot: bool = Field(False, description="training: flip up-down and transpose at random")
     clip: bool = Field(False, description="clamp noisy images to [0, 1]")
@@ -52,12 +58,17 @@ class NoisyImageDatasetOptions(DatasetOptions):
 
     @model_validator(mode="after")
     def _fits_phase(self) -> NoisyImageDatasetOptions:
+        levels = [name for name in ("sigma", "sigma_range") if getattr(self, name) is not None]
+        if levels and self.degradations is not None:
+            raise at_key(levels[0], "with degradations, noise is one of them: {type: GaussianNoise, sigma: 25}")
         if self.phase == "train":
-            if (self.sigma is None) == (self.sigma_range is None):
-                raise ValueError("training needs either sigma_range: [lowest, highest] or one sigma")
+            if len(levels) != 1 and self.degradations is None:
+                raise ValueError("training needs either sigma_range: [lowest, highest] or one sigma, or degradations")
         else:
-            if self.sigma is None:
-                raise ValueError(f"a '{self.phase}' dataset needs sigma, one fixed noise level such as 25")
+            if self.sigma is None and self.degradations is None:
+                raise ValueError(
+                    f"a '{self.phase}' dataset needs sigma, one fixed noise level such as 25, or degradations"
+                )
             training_only = ("sigma_range", "gt_size", "use_hflip", "use_rot")
             unwanted = [name for name in training_only if getattr(self, name)]
             if unwanted:
@@ -71,11 +82,14 @@ class NoisyImageDatasetOptions(DatasetOptions):
 
 @register(DATASET_REGISTRY)
 class NoisyImageDataset(Dataset[dict[str, Any]]):
-    """Pairs of a clean image and the same image with additive white Gaussian noise.
+    """Pairs of a clean image and the same image with additive white Gaussian noise, or under other degradations.
 
     In training the noise level is drawn for each image and the noise is new every time, from the global generators of
     ``random`` and ``torch``. In validation the level is fixed and the noise of an image follows from its key, so that
-    figures repeat on any machine.
+    figures repeat on any machine. The same holds for ``degradations``, which take the place of ``sigma``; ranges of
+    theirs are drawn from by the key as well. What they make of an image is resized, where it has another size, to that
+    of the clean image over the option file's ``scale``: by area where it shrinks, by cubic interpolation where it
+    grows.
 
     Args:
         opt: option block, see :class:`NoisyImageDatasetOptions`; keys of the pipeline are ignored.
@@ -84,7 +98,9 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
 
     * ``lq``, ``gt``: float32 (C, H, W), RGB, or one channel with ``color: gray``; ``gt`` in [0, 1], ``lq`` beyond it
       where the noise leads, unless ``clip`` is set;
-    * ``sigma``: float32 (1, 1, 1), noise level / 255;
+    * ``sigma``: float32 (1, 1, 1), noise level / 255; with degradations the root mean square of ``sigma_map``;
+    * ``sigma_map`` (with degradations): float32 (C, H, W) like ``lq``, noise level / 255 of each value as the noise was
+      added, before what later degradations make of it; 0 without noise;
     * ``label`` (with ``dataroot_label``): int64 (H, W), train ids, 255 = ignore, cut and flipped as the image;
     * ``key``, ``lq_path``, ``gt_path``: str. For an LMDB the paths are the key, as in BasicSR.
 
@@ -105,6 +121,10 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
             self.labels = self._open("dataroot_label", self.options.dataroot_label)
             check_same_keys(self.images, self.labels)
         self.keys = self.images.keys[: self.options.num_images]
+        self.scale = int(opt.get("scale") or 1)
+        self.steps: list[Step] | None = None
+        if self.options.degradations is not None:
+            self.steps = read_steps(self.options.degradations, "degradations")
         self._check_heads()
 
     def __len__(self) -> int:
@@ -117,14 +137,14 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
             arrays.append(self._read_label(self.labels, key, arrays[0].shape[:2]))
         if self.options.phase == "train":
             arrays = self._augment(self._crop(arrays, key))
+        if self.steps is not None:
+            arrays = [self._whole_multiple(array) for array in arrays]
         gt = self._to_tensor(arrays[0])
-        sigma, noise = self._noise(key, tuple(gt.shape))
-        lq = noise.add_(gt)
+        item = self._noisy(gt, key) if self.steps is None else self._degraded(gt, key, self.steps)
         if self.options.clip:
-            lq.clamp_(0, 1)
+            item["lq"].clamp_(0, 1)
         path = self.images.path(key)
-        item = {"lq": lq, "gt": gt, "sigma": torch.full((1, 1, 1), sigma / 255), "key": key}
-        item |= {"lq_path": path, "gt_path": path}
+        item |= {"gt": gt, "key": key, "lq_path": path, "gt_path": path}
         if self.labels is not None:
             item["label"] = torch.from_numpy(arrays[1].astype(np.int64))
         return item
@@ -207,6 +227,35 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
         planes = np.empty((image.shape[2], *image.shape[:2]), np.float32)
         np.divide(image.transpose(2, 0, 1), np.float32(255), out=planes)
         return torch.from_numpy(planes)
+
+    def _whole_multiple(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Cut off, right and below, what does not go into the scale."""
+        height, width = (side - side % self.scale for side in array.shape[:2])
+        return array[:height, :width]
+
+    def _degraded(self, gt: Tensor, key: str, steps: list[Step]) -> dict[str, Any]:
+        """Return ``lq`` and its noise level, as one number and as a map."""
+        clean = np.ascontiguousarray(gt.numpy().transpose(1, 2, 0))
+        generator = random_generator() if self.options.phase == "train" else generator_for_key(key)
+        try:
+            degraded = run(steps, clean, generator)
+        except D2SMError as error:
+            raise type(error)(f"{self.images.describe(key)}: {error}") from error
+        size = tuple(side // self.scale for side in clean.shape[:2])
+        image = fitted(degraded.image, size)
+        level = np.broadcast_to(np.asarray(degraded.level, np.float32), degraded.image.shape)
+        planes = np.ascontiguousarray(fitted(level, size).transpose(2, 0, 1))
+        sigma = float(np.sqrt(np.square(planes, dtype=np.float64).mean()))
+        return {
+            "lq": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "sigma": torch.full((1, 1, 1), sigma),
+            "sigma_map": torch.from_numpy(planes),
+        }
+
+    def _noisy(self, gt: Tensor, key: str) -> dict[str, Any]:
+        """Return ``lq`` and its noise level."""
+        sigma, noise = self._noise(key, tuple(gt.shape))
+        return {"lq": noise.add_(gt), "sigma": torch.full((1, 1, 1), sigma / 255)}
 
     def _noise(self, key: str, shape: tuple[int, ...]) -> tuple[float, Tensor]:
         """Return noise level (0-255 scale) and noise for one image."""

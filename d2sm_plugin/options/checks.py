@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from d2sm_plugin.blocks import explain, read_block, shown
 from d2sm_plugin.data.dataset_options import PIPELINE_KEYS, LoaderOptions, read_dataset_options
 from d2sm_plugin.data.host_datasets import host_dataset_options
+from d2sm_plugin.degradations.chain import PROBABILITY, read_steps
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.features.build import check_extractor_name
 from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions, class_arguments
@@ -22,6 +23,7 @@ from d2sm_plugin.options.signatures import Argument, signature_of
 from d2sm_plugin.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
+    DEGRADATION_REGISTRY,
     FEATURE_REGISTRY,
     LOSS_REGISTRY,
     METRIC_REGISTRY,
@@ -127,6 +129,8 @@ def _check_value(argument: Argument, value: Any, where: str) -> None:
     if argument.block is not None and isinstance(value, Mapping):
         check_block(argument.block.registry, value, where, argument.block.kind)
         return
+    if argument.block is not None and argument.block.registry is DEGRADATION_REGISTRY and isinstance(value, list):
+        _check_degradations(value, where)
     if argument.block is not None and argument.block.registry is FEATURE_REGISTRY and isinstance(value, str):
         check_extractor_name(value, where)
     try:
@@ -148,6 +152,9 @@ def _check_datasets(datasets: Mapping[str, Mapping[str, Any]], is_train: bool) -
         model = getattr(target, "options_model", None) or host_dataset_options(target)
         if model is None:
             continue
+        if "degradations" in model.model_fields and isinstance(block.get("degradations"), list):
+            _check_degradations(block["degradations"], f"{where}.degradations")
+            read_steps(block["degradations"], f"{where}.degradations")
         levels = block.get("sigma")
         if phase == "train" or not isinstance(levels, list) or "sigma" not in model.model_fields:
             read_dataset_options(model, {**block, "phase": phase}, where)
@@ -160,6 +167,14 @@ def _check_datasets(datasets: Mapping[str, Mapping[str, Any]], is_train: bool) -
         raise OptionError(f"datasets: training needs a dataset 'train'; there is {', '.join(datasets) or 'none'}")
     if not is_train and not any(key.split("_")[0] in ("val", "test") for key in datasets):
         raise OptionError("datasets: testing needs a dataset 'test' (or 'val')")
+
+
+def _check_degradations(blocks: Sequence[Any], where: str) -> None:
+    """Check a list of blocks; what is no block is left to the check of the list itself."""
+    for number, block in enumerate(blocks):
+        if isinstance(block, Mapping):
+            arguments = {key: value for key, value in block.items() if key != PROBABILITY}
+            check_block(DEGRADATION_REGISTRY, arguments, f"{where}.{number}")
 
 
 def _check_metric(block: Mapping[str, Any], where: str) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from d2sm_plugin.data.dataset_options import LoaderOptions
 from d2sm_plugin.data.host_datasets import TYPED_HOST_DATASETS
+from d2sm_plugin.degradations.chain import PROBABILITY
 from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions
 from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.options.checks import METRIC_IMAGES
@@ -26,6 +27,7 @@ from d2sm_plugin.options.signatures import Argument, signature_of
 from d2sm_plugin.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
+    DEGRADATION_REGISTRY,
     FEATURE_REGISTRY,
     LOSS_REGISTRY,
     METRIC_REGISTRY,
@@ -35,6 +37,7 @@ Schema = dict[str, Any]
 DRAFT = "http://json-schema.org/draft-07/schema#"
 _REGISTRIES = {
     "arch": ARCH_REGISTRY, "loss": LOSS_REGISTRY, "metric": METRIC_REGISTRY, "feature": FEATURE_REGISTRY,
+    "degradation": DEGRADATION_REGISTRY,
 }  # fmt: skip
 _DROPPED = ("title", "default", "required", "discriminator")
 _EXTENDS = {
@@ -120,6 +123,8 @@ def _datasets(phase: str) -> Schema:
             dataset_keys["sigma"] = {
                 "anyOf": [dataset_keys["sigma"], {"type": "array", "items": {"type": "number"}, "minItems": 1}]
             }
+        if "degradations" in dataset_keys:
+            dataset_keys["degradations"]["anyOf"][0]["items"] = {"$ref": "#/definitions/degradation"}
         classes[name] = dataset_keys
     return _by_type(classes, model_schema(LoaderOptions)["properties"])
 
@@ -129,10 +134,13 @@ def _blocks(kind: str, registry: Any) -> Schema:
     shared = {
         "loss": {**model_schema(ObjectiveOptions)["properties"], "loss_weight": _loss_weight()},
         "metric": {"better": {"enum": ["higher", "lower"]}},
+        "degradation": {
+            PROBABILITY: {"type": "number", "minimum": 0, "maximum": 1, "description": "of its being done"}
+        },
     }
     classes = {}
     for name, target in _shipped(registry):
-        described = _descriptions(target)
+        described = argument_descriptions(target)
         arguments = signature_of(target, METRIC_IMAGES if kind == "metric" else ()).arguments
         classes[name] = {
             argument.name: _argument(argument) | described.get(argument.name, {}) for argument in arguments.values()
@@ -184,6 +192,8 @@ def _argument(argument: Argument) -> Schema:
     if argument.block is None:
         return schema
     kind = next(kind for kind, registry in _REGISTRIES.items() if registry is argument.block.registry)
+    if schema.get("type") == "array":
+        return schema | {"items": {"$ref": f"#/definitions/{kind}"}}
     members = [member for member in schema.get("anyOf", []) if member.get("type") not in ("object", "null")]
     return {"anyOf": [{"$ref": f"#/definitions/{kind}"}, *members]}
 
@@ -211,7 +221,7 @@ def _tidy(schema: Any, inner: Mapping[str, Any] | None = None) -> Any:
     return tidied
 
 
-def _descriptions(target: Callable[..., Any]) -> dict[str, Schema]:
+def argument_descriptions(target: Callable[..., Any]) -> dict[str, Schema]:
     """Return what the docstring of a class or function of ours says about its arguments."""
     if is_of_host(target):
         return {}

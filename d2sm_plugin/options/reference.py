@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterable
 
@@ -15,9 +16,11 @@ from d2sm_plugin.data.dataset_options import DatasetOptions, LoaderOptions
 from d2sm_plugin.data.host_datasets import TYPED_HOST_DATASETS
 from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions
 from d2sm_plugin.models.train_options import TrainOptions
+from d2sm_plugin.options.json_schema import argument_descriptions
 from d2sm_plugin.options.reader import known_models
 from d2sm_plugin.options.schema import LoggerOptions, Options, PathOptions, ValOptions
-from d2sm_plugin.registry import DATASET_REGISTRY
+from d2sm_plugin.options.signatures import signature_of
+from d2sm_plugin.registry import DATASET_REGISTRY, DEGRADATION_REGISTRY
 from d2sm_plugin.seg.scorer import SegmentationOptions
 
 _INTRO = """# Option files
@@ -60,7 +63,7 @@ def option_reference() -> str:
     tables: list[tuple[str, type[BaseModel], Iterable[str]]] = [(title, model, ()) for title, model in _SECTIONS]
     tables += [(f"`train` of {name}", model, TrainOptions.model_fields) for name, model in _train_options().items()]
     tables += [(f"`datasets.*` of {name}", model, ["phase"]) for name, model in _dataset_options().items()]
-    return "\n".join([_INTRO, *(_section(*table) for table in tables)])
+    return "\n".join([_INTRO, *(_section(*table) for table in tables), _degradations()])
 
 
 def _section(title: str, model: type[BaseModel], without: Iterable[str]) -> str:
@@ -68,6 +71,22 @@ def _section(title: str, model: type[BaseModel], without: Iterable[str]) -> str:
     fields = {name: field for name, field in model.model_fields.items() if name not in without}
     rows = [[f"`{name}`", _default(field), field.description] for name, field in fields.items()]
     return f"## {title}\n\n{summary}\n\n{tabulate(rows, headers=['key', 'default', 'meaning'], tablefmt='github')}\n"
+
+
+def _degradations() -> str:
+    """Return the degradations with their arguments."""
+    rows = []
+    for name, cls in sorted(DEGRADATION_REGISTRY):
+        described = argument_descriptions(cls) if _is_ours(cls) else {}
+        for argument in signature_of(cls).arguments.values() if described else ():
+            default = "none" if argument.default is None else f"`{json.dumps(argument.default)}`"
+            meaning = described[argument.name]["description"].removesuffix(".")
+            rows.append([f"`{name}`", f"`{argument.name}`", "required" if argument.required else default, meaning])
+    table = tabulate(rows, headers=["type", "key", "default", "meaning"], tablefmt="github")
+    return (
+        "## `datasets.*.degradations`\n\nBlocks of degradations, one after another; each takes `probability` as well, "
+        f"that of its being done. See [training.md](training.md#other-degradations-than-gaussian-noise).\n\n{table}\n"
+    )
 
 
 def _train_options() -> dict[str, type[TrainOptions]]:

@@ -309,3 +309,92 @@ def test_record_that_does_not_decode(tmp_path):
     path = raw_store(tmp_path / "a.lmdb", {"x": b"no image"}, "x.png (40,56,3) 1\n")
     with pytest.raises(DataError, match=r"a.lmdb: record 'x': it does not decode"):
         NoisyImageDataset(val_options({"dataroot_gt": str(path)}))[0]
+
+
+# -------------------------------------------------------------------------------------------------- other degradations
+
+CAMERA = [{"type": "Blur", "sigma": [0.5, 2]}, {"type": "CameraNoise"}, {"type": "JPEG", "quality": [60, 95]}]
+
+
+def test_gaussian_noise_among_degradations_is_the_noise_of_sigma(roots):
+    """Bit for bit, in validation; in training it is as large."""
+    plain = NoisyImageDataset(val_options(roots))
+    block = {"type": "GaussianNoise", "sigma": 25}
+    listed = NoisyImageDataset(val_options(roots, sigma=None, degradations=[block]))
+    for index in (0, 3):
+        item, other = listed[index], plain[index]
+        assert torch.equal(item["lq"], other["lq"]) and torch.equal(item["gt"], other["gt"])
+        assert item["sigma"].shape == (1, 1, 1) and item["sigma"].item() == pytest.approx(25 / 255)
+        assert torch.allclose(item["sigma_map"], torch.tensor(25 / 255)) and item["sigma_map"].shape == (3, 40, 56)
+
+
+def test_degradations_of_a_validation_image_depend_on_its_key_alone(roots):
+    options = val_options(roots, sigma=None, degradations=CAMERA)
+    seed_all(1)
+    items = [NoisyImageDataset(options)[index] for index in (2, 0)]
+    seed_all(2)
+    again = NoisyImageDataset(options)
+    assert torch.equal(again[0]["lq"], items[1]["lq"]) and torch.equal(again[2]["sigma_map"], items[0]["sigma_map"])
+    levels = [again[index]["sigma"].item() for index in range(5)]
+    assert len(set(levels)) == 5 and min(levels) > 0
+    rms = again[0]["sigma_map"].double().square().mean().sqrt().item()
+    assert levels[0] == pytest.approx(rms)
+
+
+def test_degradations_in_training_depend_on_the_draw_alone(roots):
+    """So that workers, ranks and a continued run see the same."""
+    dataset = NoisyImageDataset(train_options(roots, sigma_range=None, degradations=CAMERA, gt_size=24))
+    draws = SeededDraws(dataset, seed=3)
+    order = DrawOrder([len(dataset)], seed=3)
+    batches = {}
+    for workers in (0, 2):
+        loader = DataLoader(draws, batch_sampler=DrawSampler(order, 2), num_workers=workers)
+        batches[workers] = [batch["lq"] for batch, _ in zip(loader, range(3), strict=False)]
+    resumed = next(iter(DataLoader(draws, batch_sampler=DrawSampler(order, 2, start=4))))["lq"]
+    assert all(torch.equal(*pair) for pair in zip(*batches.values(), strict=True))
+    assert torch.equal(resumed, batches[0][2])
+    assert not torch.equal(batches[0][0], batches[0][1])
+
+
+@pytest.mark.parametrize(("scale", "size"), [(1, (40, 56)), (4, (10, 14)), (3, (13, 18))])
+def test_images_of_another_size_are_fitted_to_the_networks_input(roots, scale, size):
+    chain = [{"type": "Downscale", "factor": [0.2, 0.9]}, {"type": "PoissonGaussianNoise"}]
+    options = {"dataroot_gt": roots["dataroot_gt"], "phase": "val", "degradations": chain, "scale": scale}
+    item = NoisyImageDataset(options)[1]
+    assert item["gt"].shape == (3, size[0] * scale, size[1] * scale)
+    assert item["lq"].shape == item["sigma_map"].shape == (3, *size)
+    assert item["lq"].is_contiguous()
+
+
+def test_labels_are_cut_as_the_image(roots):
+    item = NoisyImageDataset(val_options(roots, sigma=None, degradations=[{"type": "Blur"}], scale=3))[0]
+    assert item["label"].shape == item["gt"].shape[1:] == (39, 54)
+    assert not item["sigma"].any() and not item["sigma_map"].any()
+
+
+def test_degradations_of_grey_images_and_clipped_ones(roots):
+    options = val_options(roots, sigma=None, degradations=[{"type": "GaussianNoise", "sigma": 90}], clip=True)
+    item = NoisyImageDataset(options | {"color": "gray"})[0]
+    assert item["lq"].shape == (1, 40, 56) and item["lq"].min() >= 0 and item["lq"].max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"degradations": CAMERA}, r"sigma: with degradations"),
+        ({"sigma": None}, r"needs sigma, one fixed noise level such as 25, or degradations"),
+        ({"sigma": None, "degradations": []}, r"degradations: expected at least 1 values"),
+        ({"sigma": None, "degradations": ["JPEG"]}, r"degradations\.0: expected a block of keys, got 'JPEG'"),
+        ({"sigma": None, "degradations": [{"type": "JPG"}]}, r"degradations\.0\.type: no deg.*mean 'JPEG'"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_degradations(roots, changes, message):
+    with pytest.raises(OptionError, match=message):
+        NoisyImageDataset(val_options(roots, **changes))
+
+
+def test_a_degradation_that_fails_names_the_image(roots):
+    dataset = NoisyImageDataset(val_options(roots, sigma=None, degradations=[{"type": "Blur"}]))
+    dataset.steps[0].degradation = lambda image, generator: image[..., 0]
+    with pytest.raises(DataError, match=r"images.lmdb: record 'img_0': degradations\.0: Blur returned \(40, 56\), exp"):
+        dataset[0]

@@ -18,7 +18,14 @@ from d2sm_plugin.data.host_datasets import host_dataset_options
 from d2sm_plugin.errors import D2SMError, OptionError
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.options.signatures import option_type, signature_of
-from d2sm_plugin.registry import ARCH_REGISTRY, DATASET_REGISTRY, FEATURE_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
+from d2sm_plugin.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    DEGRADATION_REGISTRY,
+    FEATURE_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+)
 
 TIMM = {"type": "TimmFeatures", "weights": None}
 PAIRED = {"type": "PairedImageDataset", "dataroot_gt": "a", "dataroot_lq": "b", "io_backend": {"type": "disk"}}
@@ -30,6 +37,10 @@ def d2sm(**block) -> dict:
 
 def patches(**block) -> dict:
     return d2sm(patches={"type": "PatchSampler", **block})
+
+
+def degraded(*blocks) -> dict:
+    return {"type": "NoisyImageDataset", "dataroot_gt": "images", "degradations": list(blocks)}
 
 
 def refusal(raw, is_train=True) -> str:
@@ -143,6 +154,21 @@ def refusal(raw, is_train=True) -> str:
         ("train.d2sm_opt", {"type": "AsymmetricNoiseLoss", "alpha": 0.7}, "train.d2sm_opt: AsymmetricNoiseLoss: alpha"),
         ("train.pixel_opt.takes", "gt", "train.pixel_opt.takes: expected a list, got 'gt'"),
         ("train.pixel_opt.takes", ["restored"], "train.pixel_opt.takes: L1Loss cannot be called with 1 ("),
+        # degradations
+        ("datasets.train.degradations", [{"type": "JPEG"}], "datasets.train.sigma_range: with degradations, noise is"),
+        ("datasets.val_2", degraded({"type": "JPEG", "quality": "high"}),
+         "datasets.val_2.degradations.0.quality: expected an integer or a list, got 'high'"),
+        ("datasets.val_2", degraded({"type": "JPEG", "quality": 101}),
+         "datasets.val_2.degradations.0: JPEG.quality: expected a number from 1 to 100, or [lowest, highest] of such"),
+        ("datasets.val_2", degraded({"type": "Blur", "sigm": 1}),
+         "datasets.val_2.degradations.0.sigm: Blur takes no such argument; did you mean 'sigma'"),
+        ("datasets.val_2", degraded({"type": "Blur"}, {"typ": "JPEG"}),
+         "datasets.val_2.degradations.1: the key 'type' is missing; known: Blur, "),
+        ("datasets.val_2", degraded({"type": "JPEG", "probability": "often"}),
+         "datasets.val_2.degradations.0.probability: expected a number from 0 to 1, got 'often'"),
+        ("datasets.val_2", degraded({"type": "Shuffled", "steps": [{"type": "Blur", "kind": {"round": 1}}]}),
+         "datasets.val_2.degradations.0: Shuffled.steps.0: Blur.kind: 'round' is unknown; known: anisotropic"),
+        ("datasets.val_2", degraded({"type": "OneOf"}), "datasets.val_2.degradations.0: OneOf needs steps"),
         # names
         ("name", ".", "name: expected a name for a file or folder"),
         ("name", "..", "name: expected a name for a file or folder"),
@@ -241,12 +267,21 @@ def test_what_is_right_passes():
         "scheduler": {"type": "CosineAnnealingRestartLR", "periods": [9]},
         "warmup_iter": 3,
     }
+    raw["datasets"]["val_2"] = degraded(
+        {
+            "type": "Shuffled",
+            "steps": [{"type": "Blur", "kind": {"isotropic": 1}}, {"type": "JPEG", "probability": 0.5}],
+        },
+        {"type": "SecondOrder"},
+    )
     options = validate_options(raw)
     assert options["val"]["val_freq"] == 5000
     assert validate_options(changed("scale", 4, changed("network_g", {"type": "MSRResNet", "upscale": 4})))
 
 
-@pytest.mark.parametrize("registry", [ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, FEATURE_REGISTRY])
+@pytest.mark.parametrize(
+    "registry", [ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, FEATURE_REGISTRY, DEGRADATION_REGISTRY]
+)
 def test_every_argument_of_every_class_that_may_be_named_has_a_type_that_takes_its_default(registry):
     for name, target in registry:
         if not target.__module__.startswith(("d2sm_plugin.", "basicsr.")):

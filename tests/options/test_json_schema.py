@@ -29,6 +29,10 @@ def validators():
     return [Draft7Validator({"$ref": place}, registry=registry) for place, _ in places]
 
 
+def degraded(*blocks):
+    return {"datasets": {"val": {"type": "NoisyImageDataset", "degradations": list(blocks)}}}
+
+
 def test_the_shipped_schemas_are_up_to_date():
     for name, schema in (("schema.json", option_schema()), ("suites/schema.json", suite_schema())):
         written = json.loads((shipped_folder() / name).read_text(encoding="utf-8"))
@@ -58,6 +62,10 @@ def test_shipped_files_are_right(file, validators):
         ({"datasets": {"val_2": {"type": "NoisyImageDataset", "sigma": [25, 35]}}}, True),
         ({"datasets": {"train": {"type": "NoisyImageDataset", "sigma": [25, 35]}}}, False),
         ({"datasets": {"train": {"type": "PairedImageDataset", "batch_size_per_gpu": 0}}}, False),
+        (degraded({"type": "JPEG", "quality": [60, 95], "probability": 0.5}, {"type": "OneOf", "steps": []}), True),
+        (degraded({"type": "Mine", "anything": 1}), True),
+        (degraded({"type": "JPEG", "qualty": 60}), False),
+        (degraded({"type": "OneOf", "steps": [{"type": "JPEG", "quality": "high"}]}), False),
         ({"train": {"pixel_opt": {"type": "L1Loss", "loss_weight": 1, "schedule": [[1, 0], [9, 1]]}}}, True),
         ({"train": {"pixel_opt": {"type": "L1Loss", "loss_weight": -1}}}, False),
         ({"train": {"pixel_opt": None, "frozen": {"aligner": 5}, "optim_d": {"type": "Adam", "eps": 1e-9}}}, True),
