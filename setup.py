@@ -31,6 +31,7 @@ TOOLS = [
     "tqdm>=4.66",  # progress bars
     "tensorboard>=2.14",  # training curves
     "tabulate>=0.9",  # result tables, on the terminal and in Markdown
+    "Jinja2>=3.1",  # reports as HTML, with every text escaped; torch needs it too
 ]
 
 EXTRAS = {
@@ -109,7 +110,7 @@ setup(
     python_requires=">=3.10",
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)],
     packages=find_packages(include=["d2sm_plugin", "d2sm_plugin.*"]),
-    package_data={"d2sm_plugin": ["py.typed", "seg/configs/*.py", "demo/weights/*.pth"]},
+    package_data={"d2sm_plugin": ["py.typed", "seg/configs/*.py", "demo/weights/*.pth", "studies/report/templates/*"]},
     cmdclass={"build_py": BuildWithOptionFiles},
     entry_points={"console_scripts": ["d2sm = d2sm_plugin.__main__:main"]},
     install_requires=REQUIRES,

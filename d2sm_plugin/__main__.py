@@ -26,6 +26,7 @@ COMMANDS = {
     "test": Command("pipeline.testing", "restore and measure the test sets of an option file"),
     "restore": Command("inference.inference", "restore your own pictures with a trained network"),
     "compare": Command("studies.compare.compare", "train and test every variant of a suite, side by side"),
+    "report": Command("studies.report.report", "one HTML file about a run or a suite, with sliders and failure cases"),
     "export": Command("inference.export", "write a network as an ONNX file, checked against ONNX Runtime"),
     "prepare": Command("data.prepare.prepare_data", "turn a data set into LMDBs"),
     "quality": Command("studies.evaluation.restoration_eval", "PSNR and SSIM of several restored image sets"),

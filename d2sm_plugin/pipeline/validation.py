@@ -23,7 +23,7 @@ from d2sm_plugin.pipeline.distributed import gather_objects, world
 from d2sm_plugin.pipeline.image_records import ImageRecord
 from d2sm_plugin.pipeline.metric_blocks import ImageMetric, MetricOfSet
 from d2sm_plugin.pipeline.metrics_file import Results
-from d2sm_plugin.pipeline.pictures import side_by_side, write_png
+from d2sm_plugin.pipeline.pictures import lay_out, write_png, write_sheet
 from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.registry import METRIC_REGISTRY, lookup
 from d2sm_plugin.seg.scorer import SegmentationScorer
@@ -220,11 +220,11 @@ class Evaluator:
         if overlay is not None:
             images = {**images, "segmentation": overlay}
         if not self.every_restored:
-            write_png(self.pictures / set_name / f"{key}_{iteration}.png", side_by_side(images))
+            write_sheet(self.pictures / set_name / f"{key}_{iteration}.png", lay_out(images))
             return
         suffix = f"_{self.val.suffix}" if self.val.suffix else ""
         write_png(self.pictures / set_name / f"{key}{suffix}.png", images["restored"])
-        write_png(self.pictures.parent / "comparison" / set_name / f"{key}.png", side_by_side(images))
+        write_sheet(self.pictures.parent / "comparison" / set_name / f"{key}.png", lay_out(images))
 
 
 def image_keys(batch: Mapping[str, Any]) -> list[str]:

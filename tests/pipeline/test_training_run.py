@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import csv
 
+import numpy as np
 import pytest
 import torch
 from basicsr.metrics import calculate_niqe
@@ -14,6 +15,9 @@ from d2sm_plugin.errors import CheckpointError, D2SMError, DataError, ForeignErr
 from d2sm_plugin.metrics.images import to_uint8
 from d2sm_plugin.pipeline import testing
 from d2sm_plugin.pipeline import train as training
+from d2sm_plugin.pipeline.image_records import read_records
+from d2sm_plugin.pipeline.metrics_file import MetricsFile
+from d2sm_plugin.pipeline.pictures import read_sheet
 
 D2SM = {
     "type": "D2SMLoss",
@@ -43,6 +47,12 @@ def test_a_run_leaves_what_basicsr_users_expect(photographs, tmp_path):
     assert [f.name for f in (folder / "training_states").iterdir()] == ["8.state"]
     assert len(list((folder / "visualization" / "photos").glob("*_8.png"))) == 2
     assert list((tmp_path / "tb_logger" / "tiny").iterdir())
+    measured = read_records(folder / "by_image.csv")["photos"]
+    assert len(measured) == 6 and np.mean([row.values["psnr"] for row in measured]) == pytest.approx(
+        MetricsFile(folder / "metrics.csv").rows[-1].value
+    )
+    sheet = read_sheet(next((folder / "visualization" / "photos").glob("*_8.png")))
+    assert list(sheet.images()) == ["input", "restored", "clean"]
     log = next(folder.glob("train_tiny_*.log")).read_text()
     for expected in ("Gradient of pixel", "l_pixel", "Validation photos, 6 images: psnr", "End of training"):
         assert expected in log

@@ -21,12 +21,11 @@ from d2sm_plugin.models.restore import restore_batch
 from d2sm_plugin.options.data_sets import evaluation_blocks
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.pipeline.loaders import build_dataset
-from d2sm_plugin.pipeline.pictures import side_by_side, write_png
+from d2sm_plugin.pipeline.pictures import Sheet, lay_out, most_detailed, stack_sheets, write_png, write_sheet
 from d2sm_plugin.pipeline.validation import image_keys
 from d2sm_plugin.registry import build
 from d2sm_plugin.studies.compare.jobs import SuiteRun
 from d2sm_plugin.studies.compare.suite import Suite
-from d2sm_plugin.studies.evaluation.comparison_pictures import stack
 from d2sm_plugin.studies.evaluation.methods import spread
 from d2sm_plugin.weights import load_weights
 
@@ -68,13 +67,13 @@ def write_grids(suite: Suite, jobs: Sequence[SuiteRun], folder: Path) -> list[Pa
             item = {**dataset[known.index(key)], "key": key}
             images = {row: _restored(job, name, item) for row, job in shown.items()}
             path = folder / f"grid_{key}_{_suffix(block, name, levels)}.png"
-            write_png(path, draw_grid(suite, images, to_uint8(item["lq"]), to_uint8(item["gt"])))
+            write_sheet(path, draw_grid(suite, images, to_uint8(item["lq"]), to_uint8(item["gt"])))
             written.append(path)
     return written
 
 
-def draw_grid(suite: Suite, restored: Mapping[str, Image], degraded: Image, clean: Image) -> Image:
-    """Return the crops (h, w, 3) of an image under every row, labelled, a few to a line."""
+def draw_grid(suite: Suite, restored: Mapping[str, Image], degraded: Image, clean: Image) -> Sheet:
+    """Return the crops of an image under every row, labelled, a few to a line."""
     crop = _checked(suite.grid.crop, clean) if suite.grid.crop else most_detailed(clean, suite.grid.size)
     reference = _cut(clean, crop)
     images = dict(restored)
@@ -87,23 +86,7 @@ def draw_grid(suite: Suite, restored: Mapping[str, Image], degraded: Image, clea
     cells[suite.untrained.clean or "clean"] = _enlarged(reference)
     names = list(cells)
     lines = [names[start : start + _COLUMNS] for start in range(0, len(names), _COLUMNS)]
-    return stack([side_by_side({name: cells[name] for name in line}) for line in lines])
-
-
-def most_detailed(image: Image, size: int) -> Crop:
-    """Return the window (y, x, height, width) in which the brightness changes most from pixel to pixel.
-
-    Args:
-        image: (H, W, 3) uint8.
-        size: side of the window; of a smaller image the whole side.
-    """
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float64)
-    detail = np.hypot(cv2.Sobel(grey, cv2.CV_64F, 1, 0), cv2.Sobel(grey, cv2.CV_64F, 0, 1))
-    height, width = min(size, grey.shape[0]), min(size, grey.shape[1])
-    sums = cv2.integral(detail)
-    windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    y, x = np.unravel_index(int(windows.argmax()), windows.shape)
-    return int(y), int(x), height, width
+    return stack_sheets([lay_out({name: cells[name] for name in line}) for line in lines])
 
 
 def _first_finished(jobs: Sequence[SuiteRun]) -> dict[str, SuiteRun]:

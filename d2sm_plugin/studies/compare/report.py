@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from d2sm_plugin.studies.compare.cost import read_cost
 from d2sm_plugin.studies.compare.grids import write_grids
+from d2sm_plugin.studies.compare.image_table import write_images
 from d2sm_plugin.studies.compare.interval_plot import plot_intervals
 from d2sm_plugin.studies.compare.intervals import compare_pairs, write_intervals
 from d2sm_plugin.studies.compare.jobs import LOCK, SuiteRun
@@ -49,6 +50,7 @@ def report_lock(folder: Path) -> FileLock:
 def _write(suite: Suite, jobs: Sequence[SuiteRun], folder: Path, failed: Sequence[str], grids: bool) -> str:
     scores = Scores(suite, jobs, failed)
     intervals = write_intervals(compare_pairs(suite, jobs, scores.columns), folder)
+    write_images(suite, jobs, scores.columns, folder)
     text = write_tables(scores, read_cost(suite, jobs, folder), folder, intervals)
     metrics = list(dict.fromkeys(column.metric for column in scores.columns))
     plot_convergence(suite, jobs, metrics, folder / "convergence.png")

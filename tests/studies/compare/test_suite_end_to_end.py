@@ -17,6 +17,7 @@ from d2sm_plugin.studies.compare.compare import main
 from d2sm_plugin.studies.compare.jobs import make_jobs
 from d2sm_plugin.studies.compare.runner import start
 from d2sm_plugin.studies.compare.suite import read_suite
+from d2sm_plugin.studies.report.report import report
 from d2sm_plugin.weight_files import load_file
 
 BROKEN = {"seeds": [0], "options": {"path": {"pretrain_network_g": "there_is_no_such_file.pth"}}}
@@ -68,6 +69,20 @@ def test_intervals_come_from_the_images_of_the_tests(finished):
     assert float(row["difference"]) == pytest.approx(float(mean["difference"]), abs=1e-9)
     assert (row["seeds"], row["frames"]) == ("2", "2")
     assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+
+
+def test_the_report_of_a_suite_is_one_page_with_sliders(finished):
+    _, out, *_ = finished
+    with (out / "tiny" / "images.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["variant"] == "L1 twice" and row["set"].endswith("50")]
+    with (out / "tiny" / "intervals.csv").open(newline="") as file:
+        [interval] = [row for row in csv.DictReader(file) if row["sigma"] == "50"]
+    assert {(row["metric"], row["better"], row["seeds"]) for row in rows} == {("psnr", "higher", "2")}
+    mean = sum(float(row["difference"]) for row in rows) / len(rows)
+    assert mean == pytest.approx(float(interval["difference"]), abs=1e-9)
+    page = report(out / "tiny")
+    assert page.count('class="slider"') == 4  # two images at two levels
+    assert "less L1</th>" in page and "L1 twice: " in page
 
 
 def test_tables_hold_what_the_tests_measured(finished):

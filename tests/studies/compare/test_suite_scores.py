@@ -10,11 +10,12 @@ import pytest
 from compare_material import base_options, suite_content, write_suite
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.pipeline.pictures import most_detailed
 from d2sm_plugin.studies.compare import compare as cli
 from d2sm_plugin.studies.compare import plots
 from d2sm_plugin.studies.compare.cost import cost_lock, measure_training, read_cost
 from d2sm_plugin.studies.compare.fingerprint import essence, fingerprint
-from d2sm_plugin.studies.compare.grids import _suffix, draw_grid, most_detailed
+from d2sm_plugin.studies.compare.grids import _suffix, draw_grid
 from d2sm_plugin.studies.compare.jobs import make_jobs
 from d2sm_plugin.studies.compare.plots import plot_trade, read_curves
 from d2sm_plugin.studies.compare.report import report_lock, write_report
@@ -248,8 +249,9 @@ def test_grid_of_crops(suite_and_jobs):
     clean = np.zeros((40, 50, 3), np.uint8)
     suite.grid.crop = [4, 6, 32, 40]
     grid = draw_grid(suite, {"L1": clean + 10, "A": clean + 5, "B": clean}, clean + 90, clean)
-    assert grid.shape[2] == 3
-    assert grid.shape[1] == 4 * 280 + 3 * 4  # 40 pixels wide, enlarged seven times, four to a line
+    assert [name.split()[0] for name in grid.windows] == ["noisy", "L1", "A", "B", "clean"]
+    assert (grid.images()["clean"] == 0).all()
+    assert grid.pixels.shape[1] == 4 * 280 + 3 * 4  # 40 pixels wide, enlarged seven times, four to a line
     suite.grid.crop = [4, 6, 40, 40]
     with pytest.raises(OptionError, match=r"grid\.crop: \[4, 6, 40, 40\] .* is not inside the image of 40x50"):
         draw_grid(suite, {}, clean, clean)

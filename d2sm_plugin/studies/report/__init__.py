@@ -1,0 +1,1 @@
+"""Reports of runs and suites: one HTML file that needs nothing else."""
