@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2sm_plugin.errors import OptionError, ShapeError, suggest
+from d2sm_plugin.errors import DataError, OptionError, ShapeError, suggest
+from d2sm_plugin.faces.landmark_table import read_landmark_table
 from d2sm_plugin.faces.landmarks import IBUG68, PointSet, eye_centres, point_set
 from d2sm_plugin.metrics.landmark_finder import shared_finder
 from d2sm_plugin.registry import METRIC_REGISTRY, register
@@ -103,6 +106,8 @@ def calculate_nrmse(
     points: str = "ibug68",
     normaliser: str = REPORTED,
     checkpoint: str | Path | None = None,
+    landmarks: str | Path | None = None,
+    key: str | None = None,
 ) -> float:
     """Return the NRMSE of one face, lower is better; see :func:`nrmse`.
 
@@ -110,14 +115,17 @@ def calculate_nrmse(
         img: predicted landmarks (P, 2), x and y in pixels; or a restored face, uint8 (H, W, 3) BGR.
         img2: true landmarks (P, 2); or the clear face. (The names are those by which BasicSR calls its metrics.) With
             faces, the network of ``checkpoint`` finds the landmarks in both, and those in the clear one count as true,
-            so validation needs no labels; ``tools/face_eval.py`` measures against labels.
+            unless there are ``landmarks``.
         points: set of landmarks: ``ibug68``, ``helen29``, ``celeba5``.
         normaliser: ``interocular`` (reported), ``interpupil``, ``width``; for 68 points also ``eye_outer_width`` and
             ``eye_dist`` as the script of DICNet's authors has them.
         checkpoint: weights of a ``StackedHourglass``, for faces.
+        landmarks: table of true landmarks (CSV ``image,x0,y0,...``) in pixels of the clear faces.
+        key: name of the face in that table; validation gives it.
 
     Raises:
         OptionError: for an unknown set or normaliser, or faces without a checkpoint.
+        DataError: when the table cannot be read or lacks the face.
         ShapeError: when these are neither landmarks of that set nor faces.
         CheckpointError: when the checkpoint does not fit.
     """
@@ -126,8 +134,22 @@ def calculate_nrmse(
     if checkpoint is None:
         raise OptionError("calculate_nrmse.checkpoint: faces need the weights of a StackedHourglass to find landmarks")
     finder = shared_finder(str(checkpoint), points)
-    predicted, true = finder.find(np.stack([face[..., ::-1] for face in (img, img2)]))
-    return nrmse(predicted, true, points, normaliser)
+    if landmarks is None:
+        predicted, true = finder.find(np.stack([face[..., ::-1] for face in (img, img2)]))
+        return nrmse(predicted, true, points, normaliser)
+    table = _shared_table(str(landmarks))
+    if key is None or key not in table:
+        raise DataError(f"{landmarks}: no landmarks of the face '{key}'")
+    return nrmse(finder.find(img[None, ..., ::-1])[0], table[key], points, normaliser)
+
+
+@lru_cache(maxsize=4)
+def _shared_table(path: str) -> dict[str, NDArray[np.float32]]:
+    """Points of each face, by its name with and without an ending; read once for the whole process."""
+    table = read_landmark_table(path)
+    return {os.path.splitext(name)[0]: row.points for name, row in table.items()} | {
+        name: row.points for name, row in table.items()
+    }
 
 
 calculate_nrmse.better = "lower"  # type: ignore[attr-defined]

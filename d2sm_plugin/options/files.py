@@ -55,7 +55,8 @@ def read_option_file(name: str | Path, relative: Sequence[str] = ()) -> OptionFi
 
     Args:
         name: path of the file, or the name of a shipped one.
-        relative: keys at the top whose value is a path relative to the file that holds it; they are made whole.
+        relative: keys whose value is a path relative to the file that holds it, or a shipped file; they are made whole.
+            ``variants:*:base`` is the key ``base`` of every block in ``variants``.
 
     Raises:
         OptionError: when a file is missing or no YAML mapping, or ``extends`` leads round in a circle.
@@ -120,6 +121,15 @@ def _read_layer(path: Path, relative: Sequence[str]) -> dict[str, Any]:
             located(module, path.parent) if isinstance(module, str) else module for module in imports
         ]
     for key in relative:
-        if isinstance(content.get(key), str):
-            content[key] = str(find_option_file(content[key], path.parent, f"{path}: {key}: "))
+        _make_whole(content, key.split(":"), path, "")
     return content
+
+
+def _make_whole(block: dict[str, Any], keys: Sequence[str], file: Path, where: str) -> None:
+    first, *rest = keys
+    for key in list(block) if first == "*" else [first]:
+        value, place = block.get(key), f"{where}{key}"
+        if rest and isinstance(value, dict):
+            _make_whole(value, rest, file, f"{place}.")
+        elif not rest and isinstance(value, str):
+            block[key] = str(find_option_file(value, file.parent, f"{file}: {place}: "))

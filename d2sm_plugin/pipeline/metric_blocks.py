@@ -19,7 +19,7 @@ class ImageMetric:
 
     Args:
         block: ``type``, the name of a registered function, and its arguments. A function without an argument ``img2``
-            judges the restored image alone.
+            judges the restored image alone; one with an argument ``key`` gets the name of the image.
         where: path of the block, for messages.
     """
 
@@ -27,7 +27,8 @@ class ImageMetric:
         self.where = where
         self.function = lookup(METRIC_REGISTRY, block["type"], f"{where}.type")
         self.arguments = {key: value for key, value in block.items() if key not in ("type", "better")}
-        self.compares = "img2" in inspect.signature(self.function).parameters
+        parameters = inspect.signature(self.function).parameters
+        self.compares, self.takes_key = "img2" in parameters, "key" in parameters
 
     def __call__(self, image: np.ndarray, clean: np.ndarray | None, key: str) -> float:
         """Return the value for an image (H, W, 3) uint8 RGB.
@@ -47,7 +48,7 @@ class ImageMetric:
                 f"{self.where}.crop_border: {border} leaves nothing of the image '{key}' of {image.shape[1]}x"
                 f"{image.shape[0]}"
             )
-        images = {"img": image[..., ::-1]}
+        images: dict[str, Any] = {"img": image[..., ::-1]} | ({"key": key} if self.takes_key else {})
         if self.compares:
             if clean is None:
                 raise OptionError(f"{self.where}: the dataset gives no gt to compare with; remove this metric")

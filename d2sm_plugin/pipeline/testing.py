@@ -59,7 +59,7 @@ def run_test(options: Mapping[str, Any], option_file: str) -> Results:
             on_first_rank(make_folder)
             for line in (versions(), *options["notes"]):
                 logger.info(line)
-            if not options["path"]["pretrain_network_g"]:
+            if not options["path"]["pretrain_network_g"] and next(model.net_g.parameters(), None) is not None:
                 logger.warning("path.pretrain_network_g is not given: the network's weights are random.")
             results = evaluator.run(model, 0)
             on_first_rank(lambda: MetricsFile(folder.metrics_file).add(0, results))

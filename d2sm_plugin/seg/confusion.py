@@ -119,18 +119,23 @@ class ConfusionMatrix:
         Args:
             names: of the classes; their numbers where left out.
         """
-        names = [str(i) for i in range(self.num_classes)] if names is None else list(names)
-        counts = self.counts.cpu().numpy().astype(np.float64)
-        right, labelled, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
-        iou = 100 * _ratio(right, labelled + predicted - right)
-        acc = 100 * _ratio(right, labelled)
-        return SegScores(
-            miou=_mean(iou),
-            aacc=float(100 * _ratio(right.sum(), labelled.sum())),
-            macc=_mean(acc),
-            iou=dict(zip(names, iou.tolist(), strict=True)),
-            acc=dict(zip(names, acc.tolist(), strict=True)),
-        )
+        return scores_of(self.counts, names)
+
+
+def scores_of(table: Tensor, names: Sequence[str] | None = None) -> SegScores:
+    """Return the scores of counts (C, C), of one image for example; see :meth:`ConfusionMatrix.scores`."""
+    names = [str(i) for i in range(len(table))] if names is None else list(names)
+    counts = table.cpu().numpy().astype(np.float64)
+    right, labelled, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    iou = 100 * _ratio(right, labelled + predicted - right)
+    acc = 100 * _ratio(right, labelled)
+    return SegScores(
+        miou=_mean(iou),
+        aacc=float(100 * _ratio(right.sum(), labelled.sum())),
+        macc=_mean(acc),
+        iou=dict(zip(names, iou.tolist(), strict=True)),
+        acc=dict(zip(names, acc.tolist(), strict=True)),
+    )
 
 
 def class_counts(counts: Tensor) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from d2sm_plugin.data.image_store import ImageStore
 from d2sm_plugin.errors import DataError
 from d2sm_plugin.seg.classes import ClassSet
-from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores, class_counts
+from d2sm_plugin.seg.confusion import ConfusionMatrix, SegScores, class_counts, scores_of
 from d2sm_plugin.seg.label_values import AS_STORED
 from d2sm_plugin.seg.segmentor import Segmentor
 
@@ -27,12 +27,14 @@ class Segmented(NamedTuple):
         image: (3, H, W) as it was added.
         classes: (H, W) int64.
         counts: pixels of intersection and of union by class, (2, C).
+        scores: of this image alone.
     """
 
     key: str
     image: Tensor
     classes: Tensor
     counts: NDArray[np.int64]
+    scores: SegScores
 
 
 class ScoredSet:
@@ -97,7 +99,8 @@ class ScoredSet:
                 counts = self.matrix.update(prediction, label.to(prediction.device))
             except DataError as error:
                 raise DataError(f"{self.describe(key)}: {error}; expected the classes '{self.classes.name}'") from None
-            segmented.append(Segmented(key, image, prediction, class_counts(counts)))
+            scores = scores_of(counts, self.classes.names)
+            segmented.append(Segmented(key, image, prediction, class_counts(counts), scores))
         return segmented
 
     def scores(self) -> SegScores:

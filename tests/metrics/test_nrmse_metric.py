@@ -7,10 +7,12 @@ from basicsr.utils.registry import METRIC_REGISTRY
 
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.archs.stacked_hourglass_arch import StackedHourglass
-from d2sm_plugin.errors import CheckpointError, OptionError, ShapeError
+from d2sm_plugin.errors import CheckpointError, DataError, OptionError, ShapeError
+from d2sm_plugin.faces.landmark_table import write_landmark_table
 from d2sm_plugin.faces.landmarks import HELEN29, IBUG68
 from d2sm_plugin.metrics.landmark_finder import LandmarkFinder
 from d2sm_plugin.metrics.nrmse_metric import NORMALISERS, calculate_nrmse, normalisers_of, nrmse
+from d2sm_plugin.pipeline.metric_blocks import ImageMetric
 
 
 @pytest.fixture
@@ -103,3 +105,23 @@ def test_faces_in_place_of_points(checkpoint):
     assert calculate_nrmse(faces[0], faces[1], **options) == pytest.approx(nrmse(*actual, "helen29", "width"))
     with pytest.raises(OptionError, match=r"calculate_nrmse.checkpoint"):
         calculate_nrmse(faces[0], faces[1])
+
+
+def test_faces_against_a_table_of_landmarks(checkpoint, tmp_path):
+    face = np.random.default_rng(2).integers(0, 255, (64, 64, 3), np.uint8)
+    labels = np.random.default_rng(3).uniform(5, 60, (29, 2)).astype(np.float32)
+    write_landmark_table(tmp_path / "landmarks.csv", {"a.png": labels})
+    (predicted,) = LandmarkFinder(checkpoint, "helen29", "cpu").find(face[None, ..., ::-1])
+    metric = ImageMetric(
+        {
+            "type": "calculate_nrmse",
+            "points": "helen29",
+            "checkpoint": str(checkpoint),
+            "landmarks": str(tmp_path / "landmarks.csv"),
+        },
+        "val.metrics.nrmse",
+    )
+    rgb = np.ascontiguousarray(face[..., ::-1])
+    assert metric(rgb, rgb, "a") == pytest.approx(nrmse(predicted, labels, "helen29"), rel=1e-4)
+    with pytest.raises(DataError, match=r"landmarks.csv: no landmarks of the face 'b'"):
+        metric(rgb, rgb, "b")

@@ -70,6 +70,38 @@ def test_rows_are_compared_with_a_reference_image_by_image(command, pictures, tm
         main([*command, "--reference", "L2"])
 
 
+def expected_scores(tiny, pictures, name, key) -> tuple[float, float, float]:
+    """Accuracy of the pixels, mean accuracy and mean IoU of one image in percent, counted class by class."""
+    image = torch.from_numpy(cv2.imread(str(pictures[name] / f"{key}.png"))[..., ::-1].copy()).permute(2, 0, 1)
+    label = cv2.imread(str(pictures["labels"] / f"{key}.png"), cv2.IMREAD_UNCHANGED)
+    predicted = build_segmentor(*tiny).predict(image[None])[0].numpy()
+    counted = label != 255
+    acc = [np.mean(predicted[label == c] == c) for c in range(5) if (label == c).any()]
+    iou = [
+        np.sum((predicted == c) & (label == c)) / np.sum(((predicted == c) | (label == c)) & counted)
+        for c in range(5)
+        if (((predicted == c) | (label == c)) & counted).any()
+    ]
+    right = np.mean(predicted[counted] == label[counted])
+    return 100 * right, 100 * float(np.mean(acc)), 100 * float(np.mean(iou))
+
+
+def test_accuracy_of_each_image(command, tiny, pictures, tmp_path):
+    extra = ["--restored", f"a/b={pictures['clean']}", "--out", str(tmp_path), "--overlays", "2"]
+    assert main([*command, *extra]) == 0
+    records = read_records(tmp_path / RECORDS)
+    for name, source in (("L1", "restored"), ("a/b", "clean")):
+        for row in records[name]:
+            expected = expected_scores(tiny, pictures, source, row.key)
+            assert [row.values[m] for m in ("aAcc", "mAcc", "mIoU")] == pytest.approx(expected)
+    values = {name: {row.key: row.values for row in rows} for name, rows in records.items()}
+    cells = [" / ".join(f"{values[name]['im2'][m]:.2f}" for m in ("aAcc", "mAcc", "mIoU")) for name in ("L1", "a/b")]
+    table = re.sub(" +", " ", (tmp_path / "table.md").read_text())
+    assert f"| im2 | {cells[0]} | {cells[1]} |" in table
+    assert "| im1 |" not in table
+    assert sorted(path.name for path in (tmp_path / "comparison").iterdir()) == ["im0.png", "im2.png"]
+
+
 def test_two_methods_with_everything(command, tiny, pictures, tmp_path, capsys):
     out = tmp_path / "out"
     extra = ["--restored", f"a/b={pictures['clean']}", "--clean", str(pictures["clean"]), "--out", str(out)]

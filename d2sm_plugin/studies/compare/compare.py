@@ -15,9 +15,10 @@ from d2sm_plugin.errors import DataError, OptionError, suggest
 from d2sm_plugin.studies.compare.cost import cost_lock, measure_cost, read_cost
 from d2sm_plugin.studies.compare.definitions import check_definitions, record_definitions
 from d2sm_plugin.studies.compare.intervals import compare_pairs
-from d2sm_plugin.studies.compare.jobs import SuiteRun, check_options, make_jobs, training_options
+from d2sm_plugin.studies.compare.jobs import SuiteRun, make_jobs
 from d2sm_plugin.studies.compare.power import power_table
 from d2sm_plugin.studies.compare.report import report_lock, write_report
+from d2sm_plugin.studies.compare.run_options import check_options, tested_options, training_options
 from d2sm_plugin.studies.compare.runner import Outcome, Runner
 from d2sm_plugin.studies.compare.scores import columns_of
 from d2sm_plugin.studies.compare.suite import Suite, read_suite
@@ -34,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         rows = [[job.row, job.seed, job.state(), job.folder] for job in chosen]
         print(tabulate(rows, headers=["row", "seed", "state", "folder"], tablefmt="simple"))  # noqa: T201
-        missing = check_options(suite, {v: training_options(suite, base, v) for v in suite.variants}, args.suite)
+        missing = check_options(
+            suite,
+            {variant: training_options(suite, base, variant) for variant in suite.variants},
+            args.suite,
+            {row: tested_options(suite, base, row) for row in suite.tested},
+        )
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise DataError(f"{args.suite}: {missing[0]}: no such file or folder{more}")
@@ -103,7 +109,7 @@ def choose(
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description="Train and test every variant of a suite, and set them side by side.")
     add_custom_import(parser)
-    parser.add_argument("suite", type=Path, metavar="SUITE", help="suite file, or name: suites/table1_camvid")
+    parser.add_argument("suite", type=Path, metavar="SUITE", help="suite file, or name: table1_camvid")
     parser.add_argument(
         "--out",
         type=out_folder,

@@ -128,7 +128,8 @@ def _restore(job: SuiteRun, item: Mapping[str, Any]) -> Image:
     options = validate_options(deepcopy(dict(job.test)), is_train=False)
     device = "cuda" if torch.cuda.is_available() and options["num_gpu"] != 0 else "cpu"
     network = build(ARCH_REGISTRY, options["network_g"], "network_g")
-    load_weights(network, job.weights, options["path"]["param_key_g"], strict=options["path"]["strict_load_g"])
+    if job.weights is not None:
+        load_weights(network, job.weights, options["path"]["param_key_g"], strict=options["path"]["strict_load_g"])
     batch = {key: value[None].to(device) for key, value in item.items() if isinstance(value, torch.Tensor)}
     restored = restore_batch(
         network.eval().to(device), batch, options["val"]["tile"], options["val"]["tile_overlap"], None

@@ -1,4 +1,4 @@
-"""Differences from a suite's baseline with intervals over seeds and scenes, from what was measured of each image."""
+"""Differences from the baseline with intervals over seeds and scenes, from what was measured of each image."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def compare_pairs(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Colu
     clean = next((records[job.row, None] for job in jobs if job.kind == "reference" and (job.row, None) in records), {})
     comparisons: list[Comparison] = []
     for variant in suite.variants:
-        seeds = [seed for row, seed in records if row == variant and (suite.baseline, seed) in records]
-        if variant == suite.baseline or not seeds:
+        baseline = suite.baseline_of(variant)
+        seeds = [seed for row, seed in records if row == variant and (baseline, seed) in records]
+        if variant == baseline or not seeds:
             continue
-        runs, bases = ([records[row, seed] for seed in seeds] for row in (variant, suite.baseline))
+        runs, bases = ([records[row, seed] for seed in seeds] for row in (variant, baseline))
         compared = (_compare(suite, variant, column, runs, bases, clean) for column in columns)
         comparisons += filter(None, compared)
     return comparisons
@@ -70,8 +71,8 @@ def _compare(
     keys = [[row.key for row in rows] for rows in sets]
     if any(other != keys[0] for other in keys):
         raise DataError(
-            f"'{variant}' and '{suite.baseline}': their runs were tested on other frames of '{column.test_set}'; "
-            f"remove the files test-* of their runs, and they are tested again"
+            f"'{variant}' and '{suite.baseline_of(variant)}': their runs were tested on other frames of "
+            f"'{column.test_set}'; remove the files test-* of their runs, and they are tested again"
         )
     totals = [of_run for rows in sets if (of_run := _totals(rows, column.metric)) is not None]
     if not keys[0] or len(totals) < len(sets):

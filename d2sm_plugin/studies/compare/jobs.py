@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +13,18 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from d2sm_plugin.custom_imports import with_command_line
-from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.files import reading_again, write_whole
-from d2sm_plugin.options.cross_checks import measured_names
 from d2sm_plugin.options.merge import merge
-from d2sm_plugin.options.named_files import missing_files
-from d2sm_plugin.options.reader import model_class, validate_options
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore
 from d2sm_plugin.studies.compare.fingerprint import essence, fingerprint
+from d2sm_plugin.studies.compare.run_options import (
+    check_options,
+    start_weights,
+    test_options,
+    tested_options,
+    trained_test_options,
+    training_options,
+)
 from d2sm_plugin.studies.compare.suite import Suite
 
 TRAIN_FILE, TRAINED, LOCK, LOG = "train.yml", "trained.json", "lock", "log.txt"
@@ -82,10 +85,11 @@ class SuiteRun:
         return self.folder / f"{self.test_name}.csv"
 
     @property
-    def weights(self) -> str | Path:
-        """The trained network, or the one that is tested as it is: a path or a URL."""
+    def weights(self) -> str | Path | None:
+        """The trained network, or the one that is tested as it is: a path or a URL; None for one without weights."""
         if self.train is None:
-            return str(self.test["path"]["pretrain_network_g"])
+            source = self.test["path"].get("pretrain_network_g")
+            return None if source is None else str(source)
         return CheckpointStore(self.experiment).network_file("net_g", "latest")
 
     def trained(self) -> bool:
@@ -140,7 +144,7 @@ class SuiteRun:
             roots = {"experiments_root": str(self.out / "experiments")}
             self._write(TRAIN_FILE, merge(self.train, {"name": self.name, "path": roots}))
         path = {"results_root": str(self.out / "results")}
-        if self.kind == "run":
+        if self.kind == "run" and self.weights is not None:
             path["pretrain_network_g"] = str(self.weights)
         name = f"{self.name}-{self.test_name}"
         self._write(f"{self.test_name}.yml", merge(self.test, {"name": name, "path": path}))
@@ -151,23 +155,6 @@ class SuiteRun:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return
         write_whole(path, text)  # another call may write it too, or its child read it
-
-
-def training_options(suite: Suite, base: Mapping[str, Any], variant: str, seed: int = 0) -> dict[str, Any]:
-    """Return the raw option file of a variant's training, with a seed."""
-    raw = merge(base, suite.options)
-    for name in suite.lineage(variant):
-        raw = merge(raw, suite.variants[name].options)
-    return with_command_line(raw) | {"name": variant.replace("/", "_"), "manual_seed": seed}
-
-
-def test_options(suite: Suite, train: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the raw option file that measures what a training leaves behind; the weights' path is still missing."""
-    shared = {
-        key: train[key] for key in ("model_type", "scale", "num_gpu", "custom_imports", "network_g") if key in train
-    }
-    val = {"save_img": False, "pbar": False, **suite.test.val}
-    return {"name": "test", **shared, "datasets": suite.test.datasets, "path": {}, "val": val}
 
 
 def make_jobs(suite: Suite, base: Mapping[str, Any], out: Path, source: str | Path) -> list[SuiteRun]:
@@ -185,8 +172,9 @@ def make_jobs(suite: Suite, base: Mapping[str, Any], out: Path, source: str | Pa
         OptionError: when a variant's options are not valid; the message names the variant and the key.
     """
     trains = {variant: training_options(suite, base, variant) for variant in suite.variants}
-    check_options(suite, trains, source)
-    jobs = _untrained(suite, merge(base, suite.options), out)
+    tests = {row: tested_options(suite, base, row) for row in suite.tested}
+    check_options(suite, trains, source, tests)
+    jobs = _untrained(suite, merge(base, suite.options), tests, out)
     order = [(seed, variant) for variant in suite.variants for seed in suite.seeds_of(variant)]
     marks = {variant: fingerprint(essence(train, suite.processes)) for variant, train in trains.items()}
     names: dict[tuple[str, int], str] = {}  # variants that are equal share their runs
@@ -194,11 +182,14 @@ def make_jobs(suite: Suite, base: Mapping[str, Any], out: Path, source: str | Pa
         train = trains[variant] | {"manual_seed": seed}
         mark = marks[variant]
         name = names.setdefault((mark, seed), _run_name(out, variant, mark, seed))
-        jobs.append(SuiteRun(variant, seed, "run", out, name, train, test_options(suite, train), suite.processes))
+        test = trained_test_options(suite, train, variant)
+        jobs.append(SuiteRun(variant, seed, "run", out, name, train, test, suite.processes))
     return jobs
 
 
-def _untrained(suite: Suite, common: Mapping[str, Any], out: Path) -> list[SuiteRun]:
+def _untrained(
+    suite: Suite, common: Mapping[str, Any], tests: Mapping[str, Mapping[str, Any]], out: Path
+) -> list[SuiteRun]:
     jobs = []
     rows = suite.untrained
     test = test_options(suite, common)
@@ -206,13 +197,16 @@ def _untrained(suite: Suite, common: Mapping[str, Any], out: Path) -> list[Suite
         bare = {**test, "network_g": {"type": test["network_g"]["type"]}}  # no network has a part in it
         mark = fingerprint(essence(bare))
         jobs.append(SuiteRun("input and clean", None, "reference", out, f"reference-{mark}", None, bare))
-    path = common.get("path") or {}
-    if rows.start is not None and path.get("pretrain_network_g"):
-        kept = ("pretrain_network_g", "param_key_g", "strict_load_g")
-        start = {**test, "path": {key: path[key] for key in kept if key in path}}
-        mark = fingerprint(essence({**start, "val": {}, "datasets": {}}))
-        jobs.append(SuiteRun(rows.start, None, "run", out, f"start-{mark}", None, start))
+    if rows.start is not None and start_weights(common).get("pretrain_network_g"):
+        start = {**test, "path": start_weights(common)}
+        jobs.append(SuiteRun(rows.start, None, "run", out, f"start-{_network_mark(start)}", None, start))
+    for row, tested in tests.items():
+        jobs.append(SuiteRun(row, None, "run", out, f"{_slug(row)}-{_network_mark(tested)}", None, tested))
     return jobs
+
+
+def _network_mark(test: Mapping[str, Any]) -> str:
+    return fingerprint(essence({**test, "val": {}, "datasets": {}}))
 
 
 def _run_name(out: Path, variant: str, mark: str, seed: int) -> str:
@@ -220,50 +214,8 @@ def _run_name(out: Path, variant: str, mark: str, seed: int) -> str:
     runs = sorted(known, key=lambda run: (not (run / TRAINED).is_file(), run.name))
     if runs:
         return runs[0].name
-    slug = re.sub(r"[^a-z0-9]+", "_", variant.lower()).strip("_") or "variant"
-    return f"{slug}-{mark}-s{seed}"
+    return f"{_slug(variant)}-{mark}-s{seed}"
 
 
-def check_options(suite: Suite, trains: Mapping[str, Mapping[str, Any]], source: str | Path) -> list[str]:
-    """Check the options of all variants and of the test, and the columns of the table.
-
-    Args:
-        suite: the suite.
-        trains: raw options of each variant's training.
-        source: the suite file, for messages.
-
-    Returns:
-        A phrase for each file or folder that they name and that is not there.
-
-    Raises:
-        OptionError: naming the variant and the key; where several have mistakes, the others too.
-    """
-    mistakes: dict[str, str] = {}
-    missing: dict[str, None] = {}
-    for variant, train in trains.items():
-        for place, raw, is_train in (
-            (f"variants.{variant}", train, True),
-            ("test", test_options(suite, train), False),
-        ):
-            try:
-                options = validate_options(raw, is_train, suite.processes)
-            except OptionError as error:
-                mistakes.setdefault(place, str(error))
-                continue
-            missing |= dict.fromkeys(f"{place}: {phrase}" for phrase in missing_files(options))
-            if not is_train and suite.columns is not None:
-                _check_columns(suite.columns, options, mistakes)
-    if mistakes:
-        place, first = next(iter(mistakes.items()))
-        further = [other for other in mistakes if other != place]
-        rest = f" (and there are mistakes in {', '.join(further)})" if further else ""
-        raise OptionError(f"{source}: {place}: {first}{rest}")
-    return list(missing)
-
-
-def _check_columns(columns: Sequence[str], options: Mapping[str, Any], mistakes: dict[str, str]) -> None:
-    known = measured_names(options, model_class(options["model_type"]))
-    for name in columns:
-        of_class = name.startswith("IoU/") and options["val"]["segmentation"] is not None
-        if name not in known and not of_class:
-            mistakes.setdefault("columns", f"no figure '{name}' is measured{suggest(name, known)}")
+def _slug(row: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", row.lower()).strip("_") or "variant"

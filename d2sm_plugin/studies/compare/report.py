@@ -54,7 +54,7 @@ def _write(suite: Suite, jobs: Sequence[SuiteRun], folder: Path, failed: Sequenc
     text = write_tables(scores, read_cost(suite, jobs, folder), folder, intervals)
     metrics = list(dict.fromkeys(column.metric for column in scores.columns))
     plot_convergence(suite, jobs, metrics, folder / "convergence.png")
-    plot_intervals(intervals, suite.baseline, folder / "intervals.png")
+    plot_intervals(intervals, suite.baseline_of, folder / "intervals.png")
     plot_trade(scores, folder / "psnr_miou.png")
     if grids:
         write_grids(suite, jobs, folder)

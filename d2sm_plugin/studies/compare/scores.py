@@ -89,9 +89,9 @@ class Scores:
             self.expected[row] = 1
 
     def rows(self) -> list[str]:
-        """Return the names of all rows in the order of the table: input, start, variants, clean."""
+        """Return the names of all rows in the order of the table: input, start, tested as it is, variants, clean."""
         kinds = self.suite.untrained
-        order = [kinds.input, kinds.start, *self.suite.variants, kinds.clean]
+        order = [kinds.input, kinds.start, *self.suite.tested, *self.suite.variants, kinds.clean]
         return [row for row in order if row is not None and (row in self.values or row in self.expected)]
 
     def of(self, row: str, column: Column) -> dict[int | None, float]:
@@ -107,23 +107,40 @@ class Scores:
         return summarise(list(self.of(row, column).values()))
 
     def difference(self, row: str, column: Column) -> Summary | None:
-        """Return the paired difference from the baseline: over the seeds that both have, seed by seed."""
-        values, base = self.of(row, column), self.of(self.suite.baseline, column)
-        return summarise([values[seed] - base[seed] for seed in values if seed in base])
+        """Return the paired difference from the row's baseline: over the seeds that both have, seed by seed.
+
+        A row that is not trained, so without a seed, is compared with the baseline's mean.
+        """
+        values = self.of(row, column)
+        if row not in self.suite.variants:
+            base = self.summary(self.suite.baseline, column)
+            return None if base is None else summarise([value - base.mean for value in values.values()])
+        of_seed = self.of(self.suite.baseline_of(row), column)
+        return summarise([values[seed] - of_seed[seed] for seed in values if seed in of_seed])
 
     def ranks(self, column: Column) -> dict[str, int]:
-        """Return the rank of every variant, 1 for the best; equal ones share a rank.
+        """Return the rank of every variant and tested network among those of its baseline, 1 for the best.
 
-        It goes by the difference from the baseline at equal seeds, since seeds themselves differ: where all variants
-        have the same seeds, that is the order of the means. Before the baseline has results, it is the means alone.
+        Equal ones share a rank. It goes by the difference from the baseline at equal seeds, since seeds themselves
+        differ: where all variants have the same seeds, that is the order of the means. Before the baseline has results,
+        it is the means alone. Networks that are tested as they are rank beside the suite's baseline.
         """
-        based = bool(self.of(self.suite.baseline, column))
-        means = {}
+        groups: dict[str, list[str]] = {self.suite.baseline: list(self.suite.tested)}
         for variant in self.suite.variants:
-            summary = self.difference(variant, column) if based else self.summary(variant, column)
+            groups.setdefault(self.suite.baseline_of(variant), []).append(variant)
+        ranks: dict[str, int] = {}
+        for baseline, rows in groups.items():
+            ranks |= self._ranks_beside(baseline, rows, column)
+        return ranks
+
+    def _ranks_beside(self, baseline: str, rows: Sequence[str], column: Column) -> dict[str, int]:
+        based = bool(self.of(baseline, column))
+        means = {}
+        for row in rows:
+            summary = self.difference(row, column) if based else self.summary(row, column)
             if summary is not None and not math.isnan(summary.mean):
-                means[variant] = summary.mean if column.lower else -summary.mean
-        return {variant: 1 + sum(other < mean for other in means.values()) for variant, mean in means.items()}
+                means[row] = summary.mean if column.lower else -summary.mean
+        return {row: 1 + sum(other < mean for other in means.values()) for row, mean in means.items()}
 
 
 def summarise(values: Sequence[float]) -> Summary | None:

@@ -19,12 +19,22 @@ Fragment = dict[str, Any]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1)]
 
 
-class Variant(Block):
-    """One row of the table."""
+class TestedRow(Block):
+    """One row of the table: a network that is tested as it is."""
+
+    base: str | None = Field(None, description="option file that it starts from, as the suite's; none: the suite's")
+    options: Fragment = Field(default_factory=dict, description="laid over that; a block set to ~ is removed")
+    val: Fragment = Field(default_factory=dict, description="laid over the suite's test.val for this row: tile, ...")
+
+
+class Variant(TestedRow):
+    """One row of the table: a network that is trained, then tested."""
 
     like: str | None = Field(None, description="variant that this one starts from; none: the suite's options")
-    options: Fragment = Field(default_factory=dict, description="laid over that; a block set to ~ is removed")
     seeds: Seeds | None = Field(None, description="its own seeds; none: those of the suite")
+    baseline: str | None = Field(
+        None, description="variant that its difference refers to, and beside which it is ranked; none: the suite's"
+    )
 
 
 class TestFragment(Block):
@@ -40,6 +50,21 @@ class Untrained(Block):
     input: str | None = Field("noisy", description="name of the row of the degraded images; ~: none")
     start: str | None = Field("start", description="name of the row of path.pretrain_network_g, where given; ~: none")
     clean: str | None = Field("clean", description="name of the row of the clean images (MIoU alone); ~: none")
+
+
+class Published(Block):
+    """Figures of a publication, which stand beside those that are measured."""
+
+    source: str = Field(description="the publication, and what it measured on")
+    columns: list[str] = Field(min_length=1, description="their headings")
+    rows: dict[str, list[float | None]] = Field(min_length=1, description="name of the row -> a figure for each column")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Published:
+        for name, figures in self.rows.items():
+            if len(figures) != len(self.columns):
+                raise ValueError(f"rows.{name}: {len(figures)} figures for {len(self.columns)} columns; ~ for none")
+        return self
 
 
 class Grid(Block):
@@ -86,6 +111,10 @@ class Suite(Block):
     variants: dict[str, Variant] = Field(min_length=1, description="name of the row -> what it changes")
     baseline: str = Field(description="variant that differences and ratios refer to")
     untrained: Untrained = Field(default_factory=Untrained)
+    tested: dict[str, TestedRow] = Field(
+        default_factory=dict, description="name of the row -> a network that is tested as it is, of published weights"
+    )
+    published: Published | None = Field(None, description="figures of a publication; none: no such columns")
     test: TestFragment
     processes: PositiveInt = Field(
         1, description="of each training, under torchrun, one GPU each; they share the batch"
@@ -99,12 +128,18 @@ class Suite(Block):
     def _names_fit(self) -> Suite:
         if self.baseline not in self.variants:
             raise ValueError(f"baseline: no variant '{self.baseline}'{suggest(self.baseline, self.variants)}")
-        rows = [*self.variants, *filter(None, (self.untrained.input, self.untrained.start, self.untrained.clean))]
+        kinds = self.untrained
+        rows = [*self.variants, *self.tested, *filter(None, (kinds.input, kinds.start, kinds.clean))]
         twice = sorted({name for name in rows if rows.count(name) > 1})
         if twice:
             raise ValueError(f"variants: the name '{twice[0]}' is that of an untrained row too; rename one")
         for name in self.variants:
             self.lineage(name)
+        for name in self.variants:
+            if (baseline := self.baseline_of(name)) not in self.variants:
+                raise ValueError(f"variants.{name}.baseline: no variant '{baseline}'{suggest(baseline, self.variants)}")
+            if self.baseline_of(baseline) != baseline:
+                raise ValueError(f"variants.{name}.baseline: '{baseline}' has a baseline of its own; name that one")
         return self
 
     def lineage(self, variant: str) -> list[str]:
@@ -122,6 +157,16 @@ class Suite(Block):
             chain.insert(0, name)
         return chain
 
+    def baseline_of(self, variant: str) -> str:
+        """Return the variant that a variant's difference refers to: named by it or what it is like, or the suite's."""
+        named = [self.variants[name].baseline for name in self.lineage(variant)]
+        return next((name for name in reversed(named) if name is not None), self.baseline)
+
+    def base_of(self, variant: str) -> str:
+        """Return the option file that a variant starts from: named by it or what it is like, or the suite's."""
+        named = [self.variants[name].base for name in self.lineage(variant)]
+        return next((name for name in reversed(named) if name is not None), self.base)
+
     def seeds_of(self, variant: str) -> list[int]:
         """Return the seeds of a variant: its own, or those of the suite."""
         return self.variants[variant].seeds or self.seeds
@@ -131,9 +176,9 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
     """Read and check a suite file and the option file it is based on.
 
     Args:
-        path: the YAML file, or the name of a shipped one.
-        force: overrides ``"options:train:total_iter=100"`` of keys of the suite file; ``"variants:NAME=~"`` leaves a
-            variant out.
+        path: the YAML file, or the name of a shipped one: ``table1_camvid`` or ``suites/table1_camvid``.
+        force: overrides ``"options:train:total_iter=100"`` of keys of the suite file; ``"variants:NAME=~"`` and
+            ``"tested:NAME=~"`` leave a row out.
 
     Returns:
         The suite, and the raw content of its base option file.
@@ -141,14 +186,17 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
     Raises:
         OptionError: for anything that cannot be used; the message names the file and the key.
     """
-    file = read_option_file(path, relative=["base"])
+    if not Path(path).exists() and len(Path(path).parts) == 1:
+        path = Path("suites", path)  # a shipped one by its bare name
+    file = read_option_file(path, relative=["base", "variants:*:base", "tested:*:base"])
     raw = file.content
     if isinstance(raw.get("variants"), dict):  # an empty block in the file is a variant that changes nothing
         raw["variants"] = {str(n): {} if block is None else block for n, block in raw["variants"].items()}
     for entry in force:
         apply_override(raw, entry)
-    if isinstance(raw.get("variants"), dict):
-        raw["variants"] = {n: block for n, block in raw["variants"].items() if block is not None}
+    for kind in ("variants", "tested"):
+        if isinstance(raw.get(kind), dict):
+            raw[kind] = {n: block for n, block in raw[kind].items() if block is not None}
     try:
         suite = read_block(Suite, raw, "")
     except OptionError as error:

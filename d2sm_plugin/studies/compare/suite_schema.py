@@ -18,7 +18,8 @@ def suite_schema() -> Schema:
     keys["variants"]["additionalProperties"] = {
         "anyOf": [keys["variants"]["additionalProperties"], {"type": "null"}]  # an empty one changes nothing
     }
-    keys["variants"]["additionalProperties"]["anyOf"][0]["properties"]["options"] = options
-    for name in ("datasets", "val"):
-        keys["test"]["properties"][name] = {"$ref": f"{_OPTIONS}#/properties/{name}"}
+    val = {"$ref": f"{_OPTIONS}#/properties/val"}
+    for row in (keys["variants"]["additionalProperties"]["anyOf"][0], keys["tested"]["additionalProperties"]):
+        row["properties"] |= {"options": options, "val": val}
+    keys["test"]["properties"] |= {"datasets": {"$ref": f"{_OPTIONS}#/properties/datasets"}, "val": val}
     return {"$schema": DRAFT, **suite}

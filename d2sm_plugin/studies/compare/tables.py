@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from tabulate import tabulate
 from d2sm_plugin.files import write_csv, write_whole
 from d2sm_plugin.studies.bootstrap import Difference
 from d2sm_plugin.studies.compare.scores import Column, Scores, Summary
-from d2sm_plugin.studies.compare.suite import Suite
+from d2sm_plugin.studies.compare.suite import Published
 
 _TITLES = {"psnr": "PSNR [dB]", "ssim": "SSIM", "mIoU": "MIoU [%]", "nrmse": "NRMSE"}
 _DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4}
@@ -51,19 +51,25 @@ def write_tables(scores: Scores, cost: Cost, folder: Path, intervals: Intervals 
 def markdown(scores: Scores, cost: Cost, intervals: Intervals = NO_INTERVALS) -> str:
     """Return the tables of means and of differences from the baseline, with what is missing named below."""
     suite = scores.suite
-    caption = f"Mean ± sample deviation over seeds; (rank) of the difference from {suite.baseline} at equal seeds."
+    groups: dict[str, list[str]] = {}
+    for variant in suite.variants:
+        groups.setdefault(suite.baseline_of(variant), []).append(variant)
+    beside = suite.baseline if len(groups) == 1 else "the baseline"
+    caption = f"Mean ± sample deviation over seeds; (rank) of the difference from {beside} at equal seeds."
     parts = [f"# {suite.title or suite.name}", caption]
     seeds = {row: _seeds(scores, row) for row in scores.rows()}
-    parts.append(_table(scores, "seeds", seeds, lambda row, column: _mean_cell(scores, row, column), cost))
-    variants = [variant for variant in suite.variants if variant != suite.baseline]
-    if variants and scores.values.get(suite.baseline):
-        parts.append(f"Difference from {suite.baseline}, of runs with equal seeds: {_meaning(suite, intervals)}.")
-        pairs = {row: _pairs(scores, row) for row in variants}
+    parts.append(_table(scores, "seeds", seeds, lambda row, column: _mean_cell(scores, row, column), cost, True))
+    if suite.published is not None:
+        parts.append(f"*published*: figures of {suite.published.source}. None of them was measured here.")
 
-        def cell(row: str, column: Column) -> str:
-            return _difference_cell(scores, row, column, intervals.get((row, column)))
+    def cell(row: str, column: Column) -> str:
+        return _difference_cell(scores, row, column, intervals.get((row, column)))
 
-        parts.append(_table(scores, "pairs", pairs, cell, {}))
+    for baseline, rows in groups.items():
+        pairs = {row: _pairs(scores, row) for row in rows if row != baseline}
+        if pairs and scores.values.get(baseline):
+            parts.append(f"Difference from {baseline}, of runs with equal seeds: {_meaning(rows, intervals)}.")
+            parts.append(_table(scores, "pairs", pairs, cell, {}))
     parts += _remarks(scores, cost)
     return "\n\n".join(parts) + "\n"
 
@@ -85,7 +91,12 @@ def set_title(column: Column) -> str:
 
 
 def _table(
-    scores: Scores, counted: str, counts: Mapping[str, str], cell: Callable[[str, Column], str], cost: Cost
+    scores: Scores,
+    counted: str,
+    counts: Mapping[str, str],
+    cell: Callable[[str, Column], str],
+    cost: Cost,
+    published: bool = False,
 ) -> str:
     headers = ["", counted]
     for heading, group in groupby(scores.columns, set_title):
@@ -93,14 +104,29 @@ def _table(
         headers += [f"{heading} {title(columns[0].metric)}", *(title(column.metric) for column in columns[1:])]
     if cost:
         headers += ["time", "memory"]
+    beside = _published_cells(scores.suite.published) if published else {}
+    headers += beside.pop("", [])
     lines = []
-    for row, count in counts.items():
+    for row in dict.fromkeys([*counts, *beside]):
+        count = counts.get(row, "")
         line = [row, count, *(cell(row, column) for column in scores.columns)]
         if cost:
             costs = cost.get(row, {})
             line += [f"{costs[key]:.2f}×" if key in costs else "" for key in ("time", "memory")]
-        lines.append(line)
+        lines.append(line + beside.get(row, []))
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _published_cells(published: Published | None) -> dict[str, list[str]]:
+    """Row -> cells, and "" -> headings; figures of a column have as many digits as the longest of them."""
+    if published is None:
+        return {}
+    cells = {"": [f"*published* {name}" for name in published.columns], **{row: [] for row in published.rows}}
+    for column in zip(*published.rows.values(), strict=True):
+        digits = max((len(f"{value!r}".partition(".")[2]) for value in column if value is not None), default=0)
+        for row, value in zip(published.rows, column, strict=True):
+            cells[row].append(_NOTHING if value is None else f"{value:.{digits}f}")
+    return cells
 
 
 def _seeds(scores: Scores, row: str) -> str:
@@ -129,12 +155,11 @@ def _mean_cell(scores: Scores, row: str, column: Column) -> str:
     return f"**{text}** (1)" if rank == 1 else f"{text} ({rank})"
 
 
-def _meaning(suite: Suite, intervals: Intervals) -> str:
-    if not intervals:
+def _meaning(rows: Sequence[str], intervals: Intervals) -> str:
+    shown_here = [interval for (row, _), interval in intervals.items() if row in rows]
+    if not shown_here:
         return "mean ± sample deviation"
-    frames, blocks = (
-        sorted({getattr(interval, name) for interval in intervals.values()}) for name in ("frames", "blocks")
-    )
+    frames, blocks = (sorted({getattr(interval, name) for interval in shown_here}) for name in ("frames", "blocks"))
     return (
         f"mean [95 % interval over seeds and scenes: {' or '.join(map(str, frames))} frames in "
         f"{' or '.join(map(str, blocks))} blocks]; of one seed it holds for scenes alone"
@@ -197,7 +222,7 @@ def _means(scores: Scores) -> list[list[Any]]:
             summary = scores.summary(row, column)
             if summary is None:
                 continue
-            paired = row in scores.suite.variants and row != scores.suite.baseline
+            paired = row in scores.suite.variants and row != scores.suite.baseline_of(row)
             difference = scores.difference(row, column) if paired else None
             described = [
                 row,

@@ -10,11 +10,11 @@ import numpy as np
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from tqdm import tqdm
 
+from d2sm_plugin.archs.dark_channel_prior_arch import dark_channel_prior
 from d2sm_plugin.arguments import Parser, out_folder, whole
 from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.inference.dark_channel_prior import dark_channel_prior
 from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 from d2sm_plugin.studies.evaluation.comparison_pictures import stack, thumbnail
 from d2sm_plugin.studies.evaluation.comparison_report import Scores, write_report

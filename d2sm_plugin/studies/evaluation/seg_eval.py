@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,12 @@ from d2sm_plugin.arguments import Parser, device, number, out_folder, whole
 from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.data.image_store import ImageStore, open_images
 from d2sm_plugin.errors import OptionError, suggest
-from d2sm_plugin.pipeline.pictures import write_png
+from d2sm_plugin.pipeline.pictures import side_by_side, write_png
 from d2sm_plugin.seg.classes import ClassSet
 from d2sm_plugin.seg.label_values import describe
 from d2sm_plugin.seg.overlay import overlay
 from d2sm_plugin.seg.segmentor import Segmentor, build_segmentor, choose_classes
-from d2sm_plugin.studies.evaluation.methods import Image, Method, stored_method
+from d2sm_plugin.studies.evaluation.methods import Image, Method, spread, stored_method
 from d2sm_plugin.studies.evaluation.seg_methods import CLEAN, noisy_and_restored
 from d2sm_plugin.studies.evaluation.seg_report import tables, write_report
 from d2sm_plugin.studies.evaluation.seg_scoring import MethodScores, score_method
@@ -47,13 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (renumbered := describe(segmentor.label_values)) is not None:
         tqdm.write(f"{arguments.config}: {renumbered}")
     out = Path(arguments.out) if arguments.out else None
+    shown = spread(labels.keys, arguments.overlays) if out is not None else set()
     results = [
-        _score(method, labels, classes, segmentor, clean, arguments.batch_size, out, arguments.overlays)
-        for method in methods
+        _score(method, labels, classes, segmentor, clean, arguments.batch_size, out, shown) for method in methods
     ]
     print(tables(results, arguments.reference, arguments.block))  # noqa: T201  # the table is what the tool is for
     if out is not None:
-        write_report(results, out, arguments.reference, arguments.block)
+        write_report(results, out, arguments.reference, arguments.block, shown)
+        _write_comparisons(results, shown, out)
         print(f"\nwritten to {out}")  # noqa: T201
     return 0
 
@@ -97,24 +98,32 @@ def _score(
     clean: Method | None,
     batch_size: int,
     out: Path | None,
-    overlays: int,
+    shown: Collection[str],
 ) -> MethodScores:
-    spread = np.linspace(0, len(labels) - 1, min(overlays, len(labels))).round().astype(int)
-    shown = {labels.keys[position] for position in spread} if out is not None else set()
     with tqdm(total=len(labels), desc=method.name, unit="image", dynamic_ncols=True) as bar:
 
         def on_image(key: str, image: Image, prediction: NDArray[np.int64]) -> None:
             if out is not None and key in shown:
-                picture = overlay(image, prediction, classes.palette)
-                write_png(out / "overlays" / _folder(method.name) / f"{key}.png", picture)
+                write_png(_overlays(out, method.name) / f"{key}.png", overlay(image, prediction, classes.palette))
             bar.update()
 
         return score_method(method, labels, classes, segmentor, clean, batch_size, on_image)
 
 
-def _folder(name: str) -> str:
-    """A method's name as the name of one folder."""
-    return name.replace("/", "_").replace("\\", "_").replace("..", "_")
+def _write_comparisons(results: Sequence[MethodScores], shown: Collection[str], out: Path) -> None:
+    """Write the overlays of all methods side by side, with their aAcc in the image (the paper's Figure 6)."""
+    stores = [open_images(str(_overlays(out, result.name))) for result in results] if shown else []
+    for key in sorted(shown):
+        pictures = {}
+        for result, store in zip(results, stores, strict=True):
+            (accuracy,) = (row.values.get("aAcc") for row in result.images if row.key == key)
+            caption = result.name if accuracy is None else f"{result.name}  aAcc {accuracy:.2f} %"
+            pictures[caption] = store.read_rgb(key)
+        write_png(out / "comparison" / f"{key}.png", side_by_side(pictures))
+
+
+def _overlays(out: Path, method: str) -> Path:
+    return out / "overlays" / method.replace("/", "_").replace("\\", "_").replace("..", "_")
 
 
 def _check(arguments: argparse.Namespace) -> None:

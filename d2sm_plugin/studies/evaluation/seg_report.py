@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,23 @@ def tables(results: Sequence[MethodScores], reference: str | None = None, block:
     return f"{summary}\n\n{by_class}"
 
 
+def image_table(results: Sequence[MethodScores], keys: Collection[str]) -> str:
+    """Return a table in Markdown of single images: a row for each, aAcc / mAcc / mIoU of every method in percent.
+
+    Args:
+        results: one of each method.
+        keys: images that are shown.
+    """
+    of_methods = [{row.key: row.values for row in result.images} for result in results]
+    rows = [
+        [key, *(" / ".join(_shown(of[key].get(name)) for name in ("aAcc", "mAcc", "mIoU")) for of in of_methods)]
+        for key in (row.key for row in results[0].images)
+        if key in keys
+    ]
+    headers = ["aAcc / mAcc / mIoU [%]", *(result.name for result in results)]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
 def document(results: Sequence[MethodScores]) -> dict[str, dict[str, object]]:
     """Return what ``metrics.json`` holds: method -> mIoU, aAcc, mAcc, IoU by class (percent), PSNR (dB) if measured.
 
@@ -60,10 +77,17 @@ def document(results: Sequence[MethodScores]) -> dict[str, dict[str, object]]:
     return methods_of
 
 
-def write_report(results: Sequence[MethodScores], out: Path, reference: str | None = None, block: int = 10) -> None:
+def write_report(
+    results: Sequence[MethodScores],
+    out: Path,
+    reference: str | None = None,
+    block: int = 10,
+    shown: Collection[str] = (),
+) -> None:
     """Write ``metrics.json``, two CSV files, ``table.md`` and ``iou_by_class.png`` into ``out``, each whole.
 
     ``metrics.csv`` has a row for each method, ``by_image.csv`` one for each method and image; see :func:`tables`.
+    ``table.md`` ends with the images that are ``shown``, if any.
 
     Raises:
         DataError: when a file cannot be written.
@@ -74,7 +98,8 @@ def write_report(results: Sequence[MethodScores], out: Path, reference: str | No
     write_json(out / "metrics.json", document(results))
     write_csv(out / "metrics.csv", header, rows)
     write_records(out / RECORDS, {result.name: result.images for result in results}, classes)
-    write_whole(out / "table.md", tables(results, reference, block) + "\n")
+    parts = [tables(results, reference, block), *([image_table(results, shown)] if shown else [])]
+    write_whole(out / "table.md", "\n\n".join(parts) + "\n")
     write_whole(out / "iou_by_class.png", _bars(results))
 
 

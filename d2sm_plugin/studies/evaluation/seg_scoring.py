@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,7 +38,7 @@ class MethodScores:
         name: of the method.
         scores: of the confusion matrix over all its images.
         psnr: mean over the images in dB; None without clean images.
-        images: the same of each image.
+        images: the same of each image: ``mIoU``, ``aAcc``, ``mAcc`` in percent where they are defined, ``psnr`` in dB.
     """
 
     name: str
@@ -88,8 +89,11 @@ def score_method(
     records: list[ImageRecord] = []
 
     def keep(segmented: Iterable[Segmented]) -> None:
-        for key, image, predicted, counts in segmented:
-            records.append(ImageRecord(key, {"psnr": psnr[key]} if key in psnr else {}, counts))
+        for key, image, predicted, counts, scores in segmented:
+            values = {"mIoU": scores.miou, "aAcc": scores.aacc, "mAcc": scores.macc}
+            if key in psnr:
+                values["psnr"] = psnr[key]
+            records.append(ImageRecord(key, {name: v for name, v in values.items() if not math.isnan(v)}, counts))
             if on_image is not None:
                 on_image(key, image.permute(1, 2, 0).numpy(), predicted.cpu().numpy())
 

@@ -14,25 +14,43 @@ from d2sm_plugin.data.prepare.prepare_data import main as prepare_data
 from d2sm_plugin.demo.segmentor import DEMO_CONFIG
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.studies.compare.fingerprint import essence, fingerprint
-from d2sm_plugin.studies.compare.jobs import make_jobs, training_options
+from d2sm_plugin.studies.compare.jobs import make_jobs
+from d2sm_plugin.studies.compare.run_options import training_options
 from d2sm_plugin.studies.compare.suite import read_suite
 
 sys.path.append(str(ROOT / "tests" / "options"))
 from tiny_options import TinyData, tiny
 
 SUITES = sorted((ROOT / "options" / "suites").glob("*.yml"))
+#: What a suite's test sets are called where it is not the second part of the suite's name.
+SMALL = {"table1_small": "camvid", "table2_small": "helen29", "table3_small": "sots_indoor"}
+PAPER_ROWS = {
+    "table1": ["L1", "L1 + SSIM", "L1 + cross entropy", "CBDNet", "CBDNet + D2SM", "SADNet", "SADNet + D2SM"],
+    "table2": ["bicubic", "SRResNet", "URDGN", "RDN", "PFSR", "FSRNet", "FSRGAN", "DICNet", "DICGAN", "DICNet + D2SM"],
+    "table3": ["DCP", "MSCNN", "DcGAN", "GFN", "PFFNet", "GDN", "DuRN", "MSBDN-DFF", "MSBDN-DFF + D2SM"],
+}
 JUDGE = {"config": DEMO_CONFIG, "checkpoint": f"package:{DEMO_CONFIG}", "classes": "cityscapes"}
 
 
-def small_variants() -> dict[str, dict]:
-    """Options of the variants of all small suites by name, equal ones once."""
+def started_variants() -> dict[str, dict]:
+    """Options of variants by name, equal ones once: those of the small suites, and of Tables 2 and 3 at paper scale.
+
+    Rows of table1_small and table1_cityscapes that are not in table1_camvid are option files, which are started too.
+    """
     collected = {}
     for file in SUITES:
-        if file.stem.endswith("_camvid"):
+        if file.stem.endswith("_camvid") or file.stem.startswith(("table2", "table3")):
             suite, base = read_suite(file)
             options = [(variant, training_options(suite, base, variant)) for variant in suite.variants]
             collected |= {fingerprint(essence(train)): (f"{file.stem}: {variant}", train) for variant, train in options}
     return dict(collected.values())
+
+
+def started() -> list:
+    return [
+        pytest.param(options, id=name, marks=[] if "camvid" in name or "small" in name else pytest.mark.slow)
+        for name, options in started_variants().items()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +68,36 @@ def test_suite_is_valid(file, tmp_path):
     assert {job.row for job in jobs} >= set(suite.variants)
     assert suite.title
     assert {job.test_name for job in jobs if job.kind == "run" and job.train is not None} != set()
-    scale = file.stem.split("_")[1]
+    scale = SMALL.get(file.stem, file.stem.split("_")[1])
     assert all(scale in block["dataroot_gt"] for block in suite.test.datasets.values())
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in SUITES if file.stem.startswith(tuple(PAPER_ROWS))], ids=lambda file: file.stem
+)
+def test_every_row_of_the_paper_is_there_with_its_figures(file):
+    suite, _ = read_suite(file)
+    rows = [*suite.tested, *suite.variants]
+    assert set(PAPER_ROWS[file.stem[:6]]) - set(rows) <= (
+        {"CBDNet", "CBDNet + D2SM", "SADNet", "SADNet + D2SM"}
+        & {row for row in PAPER_ROWS["table1"] if file.stem == "table1_camvid"}
+    )
+    if file.stem != "table1_camvid":
+        assert set(suite.published.rows) <= set(rows)
+        assert set(PAPER_ROWS[file.stem[:6]]) <= set(suite.published.rows)
+
+
+def test_published_figures_are_the_papers():
+    """Against the text of the paper, as far as it is at hand."""
+    paper = ROOT.parent / "shared" / "paper" / "d2sm-paper.txt"
+    if not paper.is_file():
+        pytest.skip(f"the paper's text is not at {paper}")
+    text = paper.read_text(encoding="utf-8")
+    numbers = re.findall(r"(?<![\d.])(\d+\.\d+)\(\d+\)", text)
+    known = {float(number) for number in numbers} | {round(100 * float(number), 4) for number in numbers}
+    for name in ("table1_cityscapes", "table1_small", "table2_celeba", "table3_ihaze"):
+        figures = [value for row in read_suite(name)[0].published.rows.values() for value in row if value is not None]
+        assert set(figures) <= known
 
 
 @pytest.mark.parametrize("scale", ["camvid", "cityscapes"])
@@ -70,12 +116,17 @@ def test_suites_of_one_scale_share_runs(scale, tmp_path):
     assert len({runs[name]["L1 + D2SM"] for name in ("table1", "table4", "internal")}) == 1
 
 
-@pytest.mark.parametrize("options", [pytest.param(value, id=name) for name, value in small_variants().items()])
-def test_variant_of_a_small_suite_starts(options, photographs, street, tmp_path):
+@pytest.mark.parametrize("options", started())
+def test_variant_of_a_suite_starts(options, photographs, street, tmp_path):
     data = TinyData(photographs, tmp_path)
     options = deepcopy(options)
     labelled = "dataroot_label" in options["datasets"]["train"]
-    options = tiny(options, data, tmp_path, {"NoisyImageDataset": data.noisy_images})
+    shrinkers = {
+        "NoisyImageDataset": data.noisy_images,
+        "PairedImageDataset": data.paired_images,
+        "FaceDataset": data.faces,
+    }
+    options = tiny(options, data, tmp_path, shrinkers)
     options["train"] |= {"total_iter": 1, "warmup_iter": -1}
     d2sm = options["train"].get("d2sm_opt")
     if d2sm is not None and d2sm.get("patches") is None and d2sm.get("queue") is None:
@@ -85,6 +136,8 @@ def test_variant_of_a_small_suite_starts(options, photographs, street, tmp_path)
         roots = {"gt": street / "train_images.lmdb", "label": street / "train_labels.lmdb"}
         options["datasets"]["train"] |= {f"dataroot_{kind}": str(root) for kind, root in roots.items()}
         options["train"]["segmentation_opt"] |= JUDGE
+    if options["datasets"]["train"]["type"] == "FaceDataset":
+        options["datasets"]["train"].pop("size", None)  # drawn faces have it
     if "input_size" in options.get("network_d", {}):  # the discriminator takes crops of that size alone
         size = options["network_d"]["input_size"]
         options["datasets"]["train"] |= {"dataroot_gt": str(street / "train_images.lmdb"), "gt_size": size}

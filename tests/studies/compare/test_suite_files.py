@@ -16,7 +16,8 @@ from d2sm_plugin.studies.compare import runner
 from d2sm_plugin.studies.compare.child import STOPPED
 from d2sm_plugin.studies.compare.compare import main as compare
 from d2sm_plugin.studies.compare.fingerprint import content_of, essence, fingerprint
-from d2sm_plugin.studies.compare.jobs import make_jobs, training_options
+from d2sm_plugin.studies.compare.jobs import make_jobs
+from d2sm_plugin.studies.compare.run_options import training_options
 from d2sm_plugin.studies.compare.suite import read_suite
 
 

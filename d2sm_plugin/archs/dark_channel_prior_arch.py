@@ -10,14 +10,40 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from d2sm_plugin.archs.blocks import check_images
 from d2sm_plugin.archs.guided_filter import guided_filter
 from d2sm_plugin.errors import OptionError, ShapeError
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 
 Array = NDArray[np.float64]
 
 #: Weights of R, G, B in the grey guide (ITU-R BT.601).
 _GREY = np.array([0.299, 0.587, 0.114])
+
+
+@register(ARCH_REGISTRY)
+class DarkChannelPrior(nn.Module):
+    """Dark channel prior as a network without parameters, for option files and suites; see :func:`dark_channel_prior`.
+
+    Images are rounded to 8 bit first, as they are read from files. It depends on the whole image: tiles give other
+    results. No gradient flows through it.
+    """
+
+    inputs = ("lq",)
+
+    @torch.no_grad()
+    def forward(self, lq: Tensor) -> Tensor:
+        """Remove haze from images (B, 3, H, W), RGB, [0, 1]; returns the same shape, in [0, 1].
+
+        Raises:
+            ShapeError: for images that do not have three channels.
+        """
+        check_images(lq, 3, "DarkChannelPrior")
+        images = (255 * lq.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        clear = np.stack([dark_channel_prior(image) for image in images])
+        return torch.from_numpy(clear).permute(0, 3, 1, 2).to(lq)
 
 
 def dark_channel_prior(

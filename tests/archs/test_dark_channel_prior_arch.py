@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from d2sm_plugin.archs.dark_channel_prior_arch import (
+    DarkChannelPrior,
+    dark_channel,
+    dark_channel_prior,
+    estimate_airlight,
+)
 from d2sm_plugin.data.haze import add_haze, stereo_pair_with_depth
 from d2sm_plugin.errors import OptionError, ShapeError
-from d2sm_plugin.inference.dark_channel_prior import dark_channel, dark_channel_prior, estimate_airlight
 
 
 def windows(plane: np.ndarray, radius: int):
@@ -139,3 +145,11 @@ def test_parameters_out_of_range_are_refused(arguments, message):
 def test_anything_but_rgb_is_refused():
     with pytest.raises(ShapeError, match=r"expected an RGB image \(H, W, 3\)"):
         dark_channel_prior(np.zeros((4, 4)))
+
+
+def test_the_network_gives_what_the_function_gives():
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 40, 48, 3), dtype=np.uint8)
+    lq = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    restored = DarkChannelPrior()(lq)
+    for image, clear in zip(pixels, restored, strict=True):
+        assert np.array_equal(clear.permute(1, 2, 0).numpy(), dark_channel_prior(image))
