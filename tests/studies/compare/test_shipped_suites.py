@@ -120,6 +120,7 @@ def test_variant_of_a_suite_starts(options, photographs, street, tmp_path):
     }
     options = tiny(options, data, tmp_path, shrinkers)
     options["train"] |= {"total_iter": 1, "warmup_iter": -1}
+    options["val"] |= {"tile": None, "tile_overlap": None}
     d2sm = options["train"].get("d2sm_opt")
     if d2sm is not None and d2sm.get("patches") is None and d2sm.get("queue") is None:
         options["datasets"]["train"]["batch_size_per_gpu"] = 3  # whole crops of one batch: statistics need three
