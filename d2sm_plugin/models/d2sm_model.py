@@ -43,7 +43,7 @@ class D2SMModel(BaseModel):
 
     Args:
         opt: validated options (:func:`d2sm_plugin.options.reader.read_options`) completed by the pipeline with
-            ``num_gpu`` (0 or 1), ``dist``, ``rank`` and ``world_size``.
+            ``num_gpu`` (0 or 1), ``device`` (its kind), ``dist``, ``rank`` and ``world_size``.
     """
 
     #: Typed model of the block ``train``; subclasses with keys of their own name a subclass of it.
@@ -57,6 +57,8 @@ class D2SMModel(BaseModel):
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
         super().__init__(opt)
+        if "device" in opt:  # BasicSR's base knows of CUDA and the CPU alone
+            self.device = torch.device(opt["device"])
         self.logger = get_root_logger()
         paths = opt["path"]
         self.net_g = build(ARCH_REGISTRY, opt["network_g"], "network_g")
@@ -82,7 +84,10 @@ class D2SMModel(BaseModel):
             self.net_g.to(memory_format=torch.channels_last)
         if train.ema_decay > 0:
             self.net_g_ema = deepcopy(self.net_g).eval().requires_grad_(False)
-        self.objectives = Objectives(objectives).to(self.device).train()
+        self.objectives = Objectives(objectives)
+        if self.device.type == "mps":
+            self.objectives.refuse_without_float64()
+        self.objectives.to(self.device).train()
         if train.channels_last:
             self.objectives.to(memory_format=torch.channels_last)
         self.trained_net: Any = self.distribute(self.net_g.train())  # compiled, it is a module as well

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from d2sm_plugin.errors import D2SMError, ForeignError, OptionError
 from d2sm_plugin.losses.accumulation import accumulation_of
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
 from d2sm_plugin.losses.relative_weight import RelativeWeight, unmeasured
+from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.models.objective_weight import REFERENCE, ObjectiveWeight, class_arguments
 from d2sm_plugin.registry import build
 from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
@@ -92,6 +94,21 @@ class Objectives(nn.Module):
             self.terms[name] = term
             self.weights[name] = ObjectiveWeight(block, where)
             self.takes[name] = tuple(block.get("takes") or default_takes(term))
+
+    def refuse_without_float64(self) -> None:
+        """Refuse objectives that compute in float64, for a device that has none.
+
+        Raises:
+            OptionError: naming the first one.
+        """
+        for name, term in self.terms.items():
+            parts = [*term.modules(), self.weights[name]]
+            held = (buffer for part in parts for buffer in part.buffers())
+            if any(isinstance(part, SampledObjective) for part in parts) or any(b.dtype == torch.float64 for b in held):
+                raise OptionError(
+                    f"train.{name}_opt: it computes in float64, which this device does not have; give --device cpu, or "
+                    f"remove it"
+                )
 
     def compile_extractors(self) -> None:
         """Let the extractors of D2SM objectives be compiled at their first call.

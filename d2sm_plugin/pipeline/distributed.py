@@ -1,4 +1,4 @@
-"""Processes of a run, as ``torchrun`` starts them."""
+"""Processes of a run, as ``torchrun`` or Slurm starts them."""
 
 from __future__ import annotations
 
@@ -9,52 +9,35 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from d2sm_plugin.errors import D2SMError, OptionError, OtherRankError
+from d2sm_plugin.errors import D2SMError, OtherRankError
+from d2sm_plugin.pipeline.devices import choose_device
 
 
-def start_processes(launcher: str, num_gpu: int | str) -> dict[str, Any]:
-    """Join the process group that ``torchrun`` describes in the environment, and choose the device count.
+def start_processes(launcher: str, num_gpu: int | str, device: str | None = None) -> dict[str, Any]:
+    """Join the process group that the environment describes, and choose the device.
 
     Args:
-        launcher: ``"none"`` for one process, ``"pytorch"`` under ``torchrun``.
-        num_gpu: the option: 0 for CPU, ``"auto"`` for a GPU where there is one, or a number.
+        launcher: ``"none"`` for one process; else :func:`~d2sm_plugin.pipeline.launchers.enter_launcher` has seen that
+            torchrun's variables are set.
+        num_gpu: the option, see :func:`~d2sm_plugin.pipeline.devices.choose_device`.
+        device: ``--device``; None for what ``num_gpu`` says.
 
     Returns:
-        ``dist``, ``rank``, ``world_size``, ``local_rank`` and ``num_gpu`` (GPUs of this process: 0 or 1).
+        ``dist``, ``rank``, ``world_size``, ``local_rank``, ``device`` (its kind) and ``num_gpu`` (CUDA's GPUs of this
+        process: 0 or 1).
 
     Raises:
-        OptionError: when ``torchrun``'s variables are missing, or a GPU is asked for where there is none.
+        OptionError: when the device is not there.
     """
-    available = torch.cuda.device_count()
-    if num_gpu != "auto" and int(num_gpu) > available:
-        raise OptionError(f"num_gpu: {num_gpu} asked for, {available} found; set 0 for CPU or auto")
-    uses_gpu = available > 0 and num_gpu != 0
     if launcher == "none":
-        if num_gpu != "auto" and int(num_gpu) > 1:
-            raise OptionError(
-                f"num_gpu: {num_gpu} GPUs need one process each: torchrun --nproc_per_node={num_gpu} -m d2sm_plugin "
-                "train -opt ... --launcher pytorch"
-            )
-        return {"dist": False, "rank": 0, "world_size": 1, "local_rank": 0, "num_gpu": int(uses_gpu)}
-    missing = [
-        name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
-    ]
-    if missing:
-        raise OptionError(
-            f"--launcher pytorch: {', '.join(missing)} not set; start with "
-            "torchrun --nproc_per_node=N -m d2sm_plugin train ..."
-        )
+        kind = choose_device(num_gpu, device, None)
+        processes = {"dist": False, "rank": 0, "world_size": 1, "local_rank": 0}
+        return processes | {"device": kind, "num_gpu": int(kind == "cuda")}
     local_rank = int(os.environ["LOCAL_RANK"])
-    if uses_gpu:
-        torch.cuda.set_device(local_rank % available)
-    dist.init_process_group("nccl" if uses_gpu else "gloo")
-    return {
-        "dist": True,
-        "rank": dist.get_rank(),
-        "world_size": dist.get_world_size(),
-        "local_rank": local_rank,
-        "num_gpu": int(uses_gpu),
-    }
+    kind = choose_device(num_gpu, device, local_rank)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    processes = {"dist": True, "rank": dist.get_rank(), "world_size": dist.get_world_size(), "local_rank": local_rank}
+    return processes | {"device": kind, "num_gpu": int(kind == "cuda")}
 
 
 def stop_processes() -> None:

@@ -26,6 +26,8 @@ def random_state() -> dict[str, Any]:
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         "torch": torch.random.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "xpu": torch.xpu.get_rng_state_all() if torch.xpu.is_available() else [],
+        "mps": [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else [],
     }
 
 
@@ -38,3 +40,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.random.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+    if state.get("xpu") and len(state["xpu"]) == torch.xpu.device_count():
+        torch.xpu.set_rng_state_all(state["xpu"])
+    if state.get("mps") and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"][0])

@@ -13,7 +13,7 @@ from d2sm_plugin.models.optimisation import takes_state_of
 from d2sm_plugin.options.merge import MISSING, Change, changes
 
 #: What the reader and the process add; it has no part in what is trained.
-_OF_THE_PROCESS = {"dist", "rank", "local_rank", "is_train", "notes"}
+_OF_THE_PROCESS = {"dist", "rank", "local_rank", "device", "is_train", "notes"}
 #: What a checkpoint's weights and states belong to.
 _REFUSED = re.compile(
     r"(model_type|scale|network_[gd]|train\.growth)(\.|$)|train\.optim_[gd](\.type)?$|train\.\w+_opt(\.|$)"

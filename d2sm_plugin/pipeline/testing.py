@@ -12,6 +12,7 @@ from d2sm_plugin.pipeline.command_line import run_parser
 from d2sm_plugin.pipeline.distributed import on_first_rank, start_processes, stop_processes
 from d2sm_plugin.pipeline.experiment import Folder, versions
 from d2sm_plugin.pipeline.image_records import RECORDS, write_records
+from d2sm_plugin.pipeline.launchers import enter_launcher
 from d2sm_plugin.pipeline.loaders import build_evaluation_loaders
 from d2sm_plugin.pipeline.metrics_file import MetricsFile, Results
 from d2sm_plugin.pipeline.report import result_table
@@ -24,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = run_parser("Restore and measure the test sets of an option file.", "val:tile=512")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
+    enter_launcher(args.launcher)
     options = read_options(args.opt, is_train=False, force=args.force_yml)
-    options |= start_processes(args.launcher, options["num_gpu"])
+    options |= start_processes(args.launcher, options["num_gpu"], args.device)
     try:
         run_test(options, args.opt)
     finally:

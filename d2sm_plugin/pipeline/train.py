@@ -9,6 +9,7 @@ from typing import Any
 from d2sm_plugin.options.reader import read_options
 from d2sm_plugin.pipeline.command_line import run_parser
 from d2sm_plugin.pipeline.distributed import start_processes, stop_processes
+from d2sm_plugin.pipeline.launchers import enter_launcher
 from d2sm_plugin.pipeline.training_run import TrainingRun
 
 _DEBUG_FREQ = 8  # validation and checkpoints of --debug, as in BasicSR
@@ -28,10 +29,11 @@ def train(argv: Sequence[str] | None = None) -> bool:
         "--debug", action="store_true", help="validate and save every 8 steps, log every step, show tracebacks"
     )
     args = parser.parse_args(argv)
+    enter_launcher(args.launcher)
     options = read_options(args.opt, is_train=True, force=args.force_yml)
     if args.debug:
         options = for_debugging(options)
-    options |= start_processes(args.launcher, options["num_gpu"])
+    options |= start_processes(args.launcher, options["num_gpu"], args.device)
     try:
         return TrainingRun(options, args.opt, args.auto_resume).train()
     finally:
