@@ -60,6 +60,8 @@ EXTRAS = {
     "spandrel": ["spandrel>=0.4"],
     # LPIPS, DISTS, FID, KID and other metrics of validation; some load weights of their own at the first use.
     "metrics": ["torchmetrics[image]>=1.4"],
+    # Runs of a suite as jobs of a cluster: d2sm compare --submit slurm.
+    "slurm": ["submitit>=1.5"],
     # Objectives to compare with.
     "objectives": [
         "pytorch-msssim>=1.0",  # SSIM and MS-SSIM that a gradient passes through
@@ -79,6 +81,7 @@ EXTRAS = {
         "types-tqdm",
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
         "scikit-learn>=1.5",  # independent reference for confusion matrices
+        "submitit>=1.5",  # suites whose runs are jobs, tried out by its local executor
         "lightning>=2.2",  # runs an example of docs/neighbours.md, as does the next one
         "accelerate>=0.30",
     ],

@@ -19,6 +19,7 @@ EXTRA_OF = {
     "spandrel": "spandrel",
     "torchmetrics": "metrics",
     "pywt": "inference",
+    "submitit": "slurm",
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),
 }
 

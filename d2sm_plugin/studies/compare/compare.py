@@ -21,6 +21,7 @@ from d2sm_plugin.studies.compare.report import report_lock, write_report
 from d2sm_plugin.studies.compare.run_options import check_options, tested_options, training_options
 from d2sm_plugin.studies.compare.runner import Outcome, Runner
 from d2sm_plugin.studies.compare.scores import columns_of
+from d2sm_plugin.studies.compare.submission import CLUSTERS, Submission
 from d2sm_plugin.studies.compare.suite import Suite, read_suite
 
 FAILED, INTERRUPTED = 1, 130
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (args.report_only or args.cost_only):
         with report_lock(report):
             record_definitions(jobs, report)
-        outcome = Runner(chosen, args.jobs, lambda: _write_so_far(suite, jobs, report)).run()
+        start = None if args.submit is None else Submission(args.submit, args.submit_settings, args.out)
+        outcome = Runner(chosen, args.jobs, lambda: _write_so_far(suite, jobs, report), start).run()
     _measure_cost(suite, jobs, report, args)
     print(write_report(suite, jobs, report, list(outcome.failed)))  # noqa: T201  # what the tool is for
     print(f"Report: {report}")  # noqa: T201
@@ -117,6 +119,15 @@ def _parser() -> argparse.ArgumentParser:
         help="folder; suites share its runs (default: %(default)s)",
     )
     parser.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument(
+        "--submit",
+        choices=CLUSTERS,
+        help="hand runs in as jobs of a cluster, through submitit; local tries it out on this machine",
+    )
+    parser.add_argument(
+        "--submit-settings", nargs="+", default=[], metavar="NAME=VALUE",
+        help="for the jobs, e.g. timeout_min=600 gpus_per_node=1 slurm_partition=gpu (default: a day, 2 cores)",
+    )  # fmt: skip
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these variants alone")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="these seeds alone")
     parser.add_argument("--rerun", action="store_true", help="accept changed variants and run them anew")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from tqdm import tqdm
@@ -34,11 +35,21 @@ class Outcome:
     stopped: bool = False
 
 
+class Process(Protocol):
+    """What a run is asked for while it is made, here or on a cluster."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, None before the end."""
+
+    def terminate(self) -> None:
+        """Ask it to save its state and stop."""
+
+
 @dataclass
 class _Child:
     job: SuiteRun
     slot: int
-    process: subprocess.Popen[bytes]
+    process: Process
 
 
 class Runner:
@@ -51,9 +62,17 @@ class Runner:
         jobs: in the order in which they start.
         slots: how many run at once.
         on_finished: called after each job that ended well.
+        start: starts a job in one of so many slots; None for :func:`start_process`.
     """
 
-    def __init__(self, jobs: Sequence[SuiteRun], slots: int, on_finished: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[SuiteRun],
+        slots: int,
+        on_finished: Callable[[], None],
+        start: Callable[[SuiteRun, int, int], Process] | None = None,
+    ) -> None:
+        self.start = start or start_process
         self.waiting = [job for job in jobs if not job.finished()]
         self.slots = slots
         self.on_finished = on_finished
@@ -87,7 +106,7 @@ class Runner:
             elif not job.busy():
                 self.waiting.remove(job)
                 slot = min(set(range(self.slots)) - {child.slot for child in self.running})
-                self.running.append(_Child(job, slot, start(job, slot, self.slots)))
+                self.running.append(_Child(job, slot, self.start(job, slot, self.slots)))
                 self._show()
 
     def _collect(self) -> None:
@@ -131,21 +150,30 @@ class Runner:
         self.bar.set_postfix_str(", ".join(names))
 
 
-def start(job: SuiteRun, slot: int, slots: int) -> subprocess.Popen[bytes]:
-    """Start the process of a job (under torchrun where its training has several); its output is appended to its log."""
-    job.write_options()
-    processes = 1 if job.trained() else job.processes
+def command_of(job: SuiteRun) -> list[str]:
+    """Return the arguments of Python that do what is left of a job, under torchrun where its training has processes."""
     arguments = ["-m", "d2sm_plugin.studies.compare.child", str(job.folder), job.kind, job.test_name]
-    if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        arguments = [*torchrun, *arguments, "--launcher", "pytorch"]
+    if processes_of(job) == 1:
+        return arguments
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes_of(job)}"]
+    return [*torchrun, *arguments, "--launcher", "pytorch"]
+
+
+def processes_of(job: SuiteRun) -> int:
+    """Return how many processes do what is left of a job."""
+    return 1 if job.trained() else job.processes
+
+
+def start_process(job: SuiteRun, slot: int, slots: int) -> subprocess.Popen[bytes]:
+    """Start the process of a job; its output is appended to its log."""
+    job.write_options()
     with (job.folder / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, *arguments],
+            [sys.executable, *command_of(job)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment(slot, slots, processes),
+            env=environment(slot, slots, processes_of(job)),
             start_new_session=True,  # a terminal's Ctrl-C reaches this process alone, which passes it on
         )
 
@@ -158,8 +186,7 @@ def environment(slot: int, slots: int, processes: int = 1) -> dict[str, str]:
     env = dict(os.environ)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     env.setdefault("OMP_NUM_THREADS", str(max(1, cores // (slots * processes))))
-    here = str(Path(__file__).resolve().parents[3])  # the package need not be installed
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, (here, env.get("PYTHONPATH"))))
+    env["PYTHONPATH"] = package_path(env.get("PYTHONPATH"))
     count = torch.cuda.device_count()
     if count:
         visible = env.get("CUDA_VISIBLE_DEVICES")
@@ -167,3 +194,8 @@ def environment(slot: int, slots: int, processes: int = 1) -> dict[str, str]:
         chosen = {devices[(slot * processes + number) % len(devices)]: None for number in range(processes)}
         env["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
     return env
+
+
+def package_path(path: str | None) -> str:
+    """Return Python's search path with this package on it, which need not be installed."""
+    return os.pathsep.join(filter(None, (str(Path(__file__).resolve().parents[3]), path)))

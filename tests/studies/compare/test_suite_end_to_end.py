@@ -15,7 +15,7 @@ from d2sm_plugin.pipeline.checkpoint import CheckpointStore
 from d2sm_plugin.pipeline.experiment import versions
 from d2sm_plugin.studies.compare.compare import main
 from d2sm_plugin.studies.compare.jobs import make_jobs
-from d2sm_plugin.studies.compare.runner import start
+from d2sm_plugin.studies.compare.runner import start_process
 from d2sm_plugin.studies.compare.suite import read_suite
 from d2sm_plugin.studies.report.report import report
 from d2sm_plugin.weight_files import load_file
@@ -165,7 +165,7 @@ def wait_for_checkpoint(job, process):
 
 def test_killed_run_continues_and_ends_with_the_same_weights(photographs, tmp_path):
     path, job = long_suite(photographs, tmp_path, 40)
-    process = start(job, 0, 1)
+    process = start_process(job, 0, 1)
     wait_for_checkpoint(job, process)
     assert job.state() == "running"
     process.send_signal(signal.SIGKILL)
