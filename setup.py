@@ -62,6 +62,8 @@ EXTRAS = {
     "metrics": ["torchmetrics[image]>=1.4"],
     # Runs of a suite as jobs of a cluster: d2sm compare --submit slurm.
     "slurm": ["submitit>=1.5"],
+    # MATLAB's files of version 7.3: d2sm prepare dnd.
+    "hdf5": ["h5py>=3.8"],
     # Objectives to compare with.
     "objectives": [
         "pytorch-msssim>=1.0",  # SSIM and MS-SSIM that a gradient passes through
@@ -81,6 +83,7 @@ EXTRAS = {
         "types-tqdm",
         "torchmetrics>=1.2",  # independent reference for confusion matrices and image metrics
         "scikit-learn>=1.5",  # independent reference for confusion matrices
+        "h5py>=3.8",  # files in DND's layout
         "submitit>=1.5",  # suites whose runs are jobs, tried out by its local executor
         "lightning>=2.2",  # runs an example of docs/neighbours.md, as does the next one
         "accelerate>=0.30",

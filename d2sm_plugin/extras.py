@@ -20,6 +20,7 @@ EXTRA_OF = {
     "torchmetrics": "metrics",
     "pywt": "inference",
     "submitit": "slurm",
+    "h5py": "hdf5",
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),
 }
 

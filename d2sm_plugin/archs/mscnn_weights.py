@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.matlab_files import whole_content
 from d2sm_plugin.weight_files import local_file
 
 #: End of a published file's name -> network.
@@ -60,30 +61,13 @@ def _layers(file: Path) -> list[Any]:
     from scipy.io import loadmat
 
     try:
-        content = loadmat(io.BytesIO(_whole(file)), variable_names=["net"])
+        content = loadmat(io.BytesIO(whole_content(file, _MOST_BYTES)), variable_names=["net"])
         return [layer[0, 0] for layer in content["net"]["layers"][0, 0].ravel()]
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror}; both published files must lie in one folder") from error
     except (KeyError, IndexError, TypeError, ValueError, zlib.error) as error:
         raise CheckpointError(f"{file}: cannot be read ({str(error).splitlines()[0]}); {_EXPECTED}") from error
 
 
-def _whole(file: Path) -> bytes:
-    """Return a file's content once its checksum is right, since SciPy can crash on a damaged one."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}; both published files must lie in one folder") from error
-    head, size, packed = content[124:132], content[132:136], content[136:]
-    if head != _COMPRESSED or int.from_bytes(size, "little") != len(packed):
-        raise ValueError("no compressed MATLAB file of version 5, or not the whole of it")
-    unpacked = zlib.decompressobj()
-    if len(unpacked.decompress(packed, _MOST_BYTES + 1)) > _MOST_BYTES:
-        raise ValueError(f"it unpacks to more than {_MOST_BYTES >> 20} MiB")
-    if not unpacked.eof:
-        raise ValueError("its content ends early")
-    return content
-
-
 _MOST_BYTES = 64 << 20  # of the content; that of the published files has less than one mebibyte
 _EXPECTED = "expected a MatConvNet network, download it again"
-#: What follows the text of a file's head: version, byte order, and a compressed element.
-_COMPRESSED = b"\x00\x01IM\x0f\x00\x00\x00"

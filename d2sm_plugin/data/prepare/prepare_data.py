@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from d2sm_plugin.arguments import Parser, out_folder
 from d2sm_plugin.custom_imports import add_custom_import
-from d2sm_plugin.data.prepare import camvid, cityscapes, demo, faces, folder, haze, synthetic_haze
+from d2sm_plugin.data.prepare import camvid, cityscapes, demo, dnd, faces, folder, haze, sidd, synthetic_haze
 from d2sm_plugin.data.prepare.arguments import positive
 
 #: Each module offers ``add_parser(subparsers, common)``; the parser's default ``run`` takes the arguments.
-SUBCOMMANDS = (folder, cityscapes, camvid, demo, haze, synthetic_haze, faces)
+SUBCOMMANDS = (folder, cityscapes, camvid, demo, haze, synthetic_haze, faces, sidd, dnd)
 
 _EPILOG = """Every LMDB is written beside its final name (NAME.lmdb.partial), verified and then renamed. A command
 that was interrupted goes on where it stopped when it is given again; LMDBs that are whole are left as they are."""
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     description = "Turn a data set into LMDBs for training and validation."
     parser = Parser(description=description, epilog=_EPILOG)
     add_custom_import(parser)
-    names = "{folder,cityscapes,camvid,demo,haze,synthetic-haze}"
+    names = "{folder,cityscapes,camvid,demo,haze,synthetic-haze,faces,sidd,dnd}"
     subparsers = parser.add_subparsers(title="data sets", metavar=names, required=True)
     for module in SUBCOMMANDS:
         module.add_parser(subparsers, _common())

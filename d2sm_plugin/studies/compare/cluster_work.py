@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from d2sm_plugin.extras import import_extra
+
 _POLL_SECONDS = 0.2
 
 
@@ -52,9 +54,8 @@ class Work:
 
     def checkpoint(self) -> Any:
         """Stop the child process, which saves its state, and return the same work for submitit to hand in again."""
-        from submitit.helpers import DelayedSubmission
-
+        helpers = import_extra("submitit.helpers", "d2sm compare --submit")
         if self.child is not None:
             self.child.terminate()
             self.child.wait()
-        return DelayedSubmission(Work(self.command, self.log, self.stop, self.folder))
+        return helpers.DelayedSubmission(Work(self.command, self.log, self.stop, self.folder))
