@@ -12,6 +12,7 @@ from d2sm_plugin.argument_types import BlockOf, Weight
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.losses.clear_centre import ClearCentre
 from d2sm_plugin.losses.functional import check_options, computing_dtype, semantic_divergence
+from d2sm_plugin.losses.gather import share_of
 from d2sm_plugin.losses.queue_sampler import QueueSampler
 from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.losses.sampler import Sampler
@@ -161,8 +162,19 @@ class D2SMLoss(SampledObjective):
             restored, clear = restored - centre, clear - centre
             queue = queue if ready else None
         if self.within_images:
-            values = [semantic_divergence(*pair, *options) for pair in zip(restored, clear, strict=True)]
-            total = torch.stack(values)
-            return total.sum() if self.reduction == "sum" else total.mean()
+            return self._within_images(restored, clear)
         pooled = restored.flatten(0, 1), clear.flatten(0, 1)
-        return semantic_divergence(*pooled, *options) if queue is None else queue(*pooled, *options)
+        share = share_of(len(pooled[0])) if self.training else None
+        return (semantic_divergence if queue is None else queue)(*pooled, *options, share)
+
+    def _within_images(self, restored: Tensor, clear: Tensor) -> Tensor:
+        """Sum or mean of the divergences of each image's samples (B, P, D); of several processes, each has its own."""
+        share = share_of(len(restored)) if self.training else None
+        images = slice(*(share.rows if share is not None else (None,)))
+        pairs = zip(restored[images], clear[images], strict=True)
+        total = torch.stack([semantic_divergence(*pair, self.divergence, self.reduction) for pair in pairs]).sum()
+        if share is not None:
+            joint = total.detach().clone()
+            share.add(joint)
+            total = total + (joint - total.detach())
+        return total if self.reduction == "sum" else total / len(restored)

@@ -10,16 +10,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
+from d2sm_plugin.losses.gather import Share
 from d2sm_plugin.statistics.dense_divergence import match_densely
 from d2sm_plugin.statistics.formula import DIVERGENCES
 from d2sm_plugin.statistics.precision import full_precision
-from d2sm_plugin.statistics.row_divergence import match_statistics, through_norm, unit_rows
+from d2sm_plugin.statistics.row_divergence import (
+    Columns,
+    Norms,
+    match_statistics,
+    through_norm,
+    unit_rows,
+)
 from d2sm_plugin.statistics.row_sums import KINDS, LEAST_SAMPLES
 
 REDUCTIONS = ("sum", "mean")
 
 
-def semantic_divergence(restored: Tensor, clear: Tensor, kind: str = "kl", reduction: str = "sum") -> Tensor:
+def semantic_divergence(
+    restored: Tensor, clear: Tensor, kind: str = "kl", reduction: str = "sum", share: Share | None = None
+) -> Tensor:
     r"""Divergence between the neighbour statistics of two sets of features (paper, eq. 2 to 5).
 
     With ``K(a, b) = (cos(a, b) + 1) / 2`` and ``g(j|i) = K(y_j, y_i) / sum_{k != i} K(y_k, y_i)`` of clear features y,
@@ -35,6 +44,8 @@ def semantic_divergence(restored: Tensor, clear: Tensor, kind: str = "kl", reduc
             ``"js_mixture"`` is the textbook Jensen-Shannon divergence, which compares with a mixture; or another kind
             of :func:`~d2sm_plugin.statistics.formula.register_divergence`. The last two take N x N matrices.
         reduction: ``"sum"`` as in eq. 2, or ``"mean"``, the sum divided by N.
+        share: rows of this process among those of all that hold the same features; the others' rows get no gradient
+            then. Kinds without a row form do not share their work. None for a single process.
 
     Returns:
         A scalar >= 0. It can be differentiated once. With N < 3 both are zero whatever the features, as each row has
@@ -60,17 +71,34 @@ def semantic_divergence(restored: Tensor, clear: Tensor, kind: str = "kl", reduc
     dtype = computing_dtype(restored)
     with_gradient = restored.requires_grad and torch.is_grad_enabled()
     with torch.no_grad(), full_precision(restored.device):
-        rows, norm = unit_rows(restored.to(dtype), clear.to(dtype))
+        rows, norms = unit_rows(restored.to(dtype), clear.to(dtype))
         if kind in KINDS:
-            value, gradient, *_ = match_statistics(rows, [], rows.part(0, 0), kind, with_gradient)
+            columns = Columns.alone(rows) if share is None else Columns.shared(rows, share.rows, share.add)
+            value, gradient, _ = match_statistics(columns, rows, kind, with_gradient)
         else:
             value, gradient = match_densely(rows, [], kind, with_gradient)
         scale = 1.0 if reduction == "sum" else 1.0 / max(1, restored.shape[0])
-        value = (value * scale).to(dtype)
+        value = sound_value(value, norms, scale, dtype)
         if gradient is None:
             return value
-        gradient = through_norm(gradient * scale, rows.restored, norm)
+        gradient = to_features(gradient, rows.restored, norms.restored, scale, share if kind in KINDS else None)
     return attach_gradient(restored, value, gradient)
+
+
+def to_features(gradient: Tensor, unit: Tensor, norm: Tensor, scale: float, share: Share | None) -> Tensor:
+    """Gradient (N, D) with respect to features from that with respect to unit vectors, of all rows or of a share's."""
+    if share is None:
+        return through_norm(gradient, unit, norm, scale)
+    whole, rows = torch.zeros_like(unit), slice(*share.rows)
+    whole[rows] = through_norm(gradient, unit[rows], norm[rows], scale)
+    return whole
+
+
+def sound_value(value: Tensor, norms: Norms, scale: float, dtype: torch.dtype) -> Tensor:
+    """Return ``scale * value`` in ``dtype``, NaN where a feature is not finite."""
+    if scale != 1:
+        value = value * scale
+    return torch.add(value, norms.pairs.sum(), alpha=0, out=value.new_empty((), dtype=dtype))
 
 
 def attach_gradient(features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
@@ -85,7 +113,7 @@ class _KnownGradient(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         ctx.dtype = features.dtype
-        return value.clone()
+        return value.view_as(value)
 
     @staticmethod
     @once_differentiable

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,58 @@ from d2sm_plugin.errors import ShapeError
 def world_size() -> int:
     """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class Share(NamedTuple):
+    """Part of a joint batch that belongs to one of the processes which hold it, in the order of their ranks.
+
+    Attributes:
+        rank: of this process.
+        ranks: number of processes.
+        rows: first row of this process and the one behind its last.
+    """
+
+    rank: int
+    ranks: int
+    rows: tuple[int, int]
+
+    def behind(self, cut: int) -> Share:
+        """Return the share in the same batch without its first ``cut`` rows."""
+        start, stop = self.rows
+        return self._replace(rows=(max(0, start - cut), max(0, stop - cut)))
+
+    def places(self, places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return where this process's rows are, from where those of the batch are, one behind the other."""
+        places_here, first = [], 0
+        for start, stop in places:
+            low, high = (min(max(row - first, 0), stop - start) for row in self.rows)
+            if low < high:
+                places_here.append((start + low, start + high))
+            first += stop - start
+        return places_here
+
+    def part_of(self, count: int) -> tuple[int, int]:
+        """Return this process's part of ``count`` further rows."""
+        return self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks
+
+    @staticmethod
+    def add(tensor: Tensor) -> None:
+        """Sum a tensor over the processes, in place."""
+        if tensor.is_contiguous():
+            dist.all_reduce(tensor)
+        else:
+            whole = tensor.contiguous()
+            dist.all_reduce(whole)
+            tensor.copy_(whole)
+
+
+def share_of(count: int) -> Share | None:
+    """Return this process's share of a joint batch of ``count`` rows; None for a single process."""
+    ranks = world_size()
+    if ranks == 1:
+        return None
+    rank, rows = dist.get_rank(), count // ranks
+    return Share(rank, ranks, (rank * rows, (rank + 1) * rows))
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from d2sm_plugin.losses.image_check import ImageCheck
 from d2sm_plugin.losses.queue_sampler import QueueSampler
 from d2sm_plugin.losses.sampler import Sampler
 from d2sm_plugin.losses.spatial_sampler import SpatialSampler
+from d2sm_plugin.losses.state_module import not_compiled
 from d2sm_plugin.registry import FEATURE_REGISTRY, LOSS_REGISTRY, register
 
 
@@ -106,6 +107,7 @@ class MultiLayerD2SMLoss(FrozenNetworkObjective):
         """True while a queue does not hold all its samples yet."""
         return any(term.filling for term in self.terms)
 
+    @not_compiled
     def forward(self, restored: Tensor, clear: Tensor) -> Tensor:
         """Weighted sum, a scalar, of images (B, 3, H, W) in [0, 1]; the gradient reaches ``restored`` only.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -11,18 +11,26 @@ from torch import Tensor
 
 from d2sm_plugin.argument_types import Count
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
-from d2sm_plugin.losses.functional import attach_gradient, check_features, check_options, computing_dtype
+from d2sm_plugin.losses.functional import (
+    attach_gradient,
+    check_features,
+    check_options,
+    computing_dtype,
+    sound_value,
+    to_features,
+)
+from d2sm_plugin.losses.gather import Share
+from d2sm_plugin.losses.queue_arrival import QueueArrival
 from d2sm_plugin.losses.state_module import StateModule
 from d2sm_plugin.registry import LOSS_REGISTRY, register
 from d2sm_plugin.statistics.dense_divergence import match_densely
 from d2sm_plugin.statistics.precision import full_precision
 from d2sm_plugin.statistics.row_divergence import (
-    History,
     Matched,
     Rows,
+    Signs,
+    Span,
     match_statistics,
-    spans,
-    through_norm,
     unit_rows,
 )
 from d2sm_plugin.statistics.row_sums import KINDS, LEAST_SAMPLES, SUMS
@@ -87,6 +95,7 @@ class QueueSampler(StateModule):
             raise OptionError(f"QueueSampler.dtype: '{dtype}' is unknown{suggest(dtype, DTYPES)}")
         self.size, self.dtype = size, dtype
         self._warned = False
+        self._signs: tuple[tuple[Any, ...], Signs] | None = None
         self.register_buffer("restored", torch.empty(0, 0))
         self.register_buffer("difference", torch.empty(0, 0))
         self.register_buffer("sums", torch.zeros(SUMS, size, dtype=torch.float64))
@@ -110,7 +119,9 @@ class QueueSampler(StateModule):
         self.pointer.zero_()
         self.filled.zero_()
 
-    def forward(self, restored: Tensor, clear: Tensor, kind: str = "kl", reduction: str = "sum") -> Tensor:
+    def forward(
+        self, restored: Tensor, clear: Tensor, kind: str = "kl", reduction: str = "sum", share: Share | None = None
+    ) -> Tensor:
         """Divergence over the queue once it has taken in a batch.
 
         Args:
@@ -119,6 +130,8 @@ class QueueSampler(StateModule):
             kind: as in :func:`d2sm_plugin.losses.functional.semantic_divergence`. One without a row form takes time
                 and memory of a q x q matrix.
             reduction: ``"sum"`` over the samples in the queue, or ``"mean"``.
+            share: rows of this process among those of all that hold the same queue and batch; the others' rows get
+                no gradient then. Kinds without a row form do not share their work. None for a single process.
 
         Returns:
             A scalar, float64 for float64 features and float32 for all others.
@@ -131,26 +144,33 @@ class QueueSampler(StateModule):
         check_features(restored, clear)
         if len(restored) > self.size:
             self._warn_of_overflow(len(restored))
-            restored, clear = restored[-self.size :], clear[-self.size :]
+            cut = len(restored) - self.size
+            restored, clear = restored[cut:], clear[cut:]
+            share = share.behind(cut) if share is not None else None
         grad_enabled = torch.is_grad_enabled()
         with torch.no_grad(), full_precision(restored.device):
             dtype = computing_dtype(restored)
             self._follow(restored)
-            unit, norm = unit_rows(restored.to(dtype), clear.to(dtype))
-            finite = (unit.restored.sum(1) + unit.difference.sum(1)).isfinite()
-            new = self._as_stored(Rows(*(torch.where(finite[:, None], part, 0.0) for part in unit)))
-            writes = self.training and grad_enabled
-            parts = self._staying(len(new.restored))
-            matched = self._match(new, parts, kind, grad_enabled and restored.requires_grad)
-            rows = len(new.restored) + sum(stop - start for start, stop in parts)
-            scale = 1.0 if reduction == "sum" else 1.0 / max(1, rows)
-            value = torch.where(finite.all(), matched.value * scale, torch.nan).to(dtype)
-            if writes:
-                self._take_in(new, matched, parts)
+            unit, norms = unit_rows(restored.to(dtype), clear.to(dtype))
+            new = self._as_stored(unit)
+            with QueueArrival(self, new, share) as arrival:
+                matched = self._match(arrival, kind, grad_enabled and restored.requires_grad)
+                if self.training and grad_enabled:
+                    arrival.keep(matched.sums)
+            scale = 1.0 if reduction == "sum" else 1.0 / max(1, len(arrival.partners.restored))
+            value = sound_value(matched.value, norms, scale, dtype)
             if matched.gradient is None:
                 return value
-            gradient = through_norm(matched.gradient * scale, unit.restored, norm)
+            own_share = share if kind in KINDS else None
+            gradient = to_features(matched.gradient.to(dtype), unit.restored, norms.restored, scale, own_share)
         return attach_gradient(restored, value, gradient)
+
+    def allocate(self, rows: Rows) -> None:
+        """Make the memory for q rows like these, if there is none yet."""
+        if self.restored.numel() == 0:
+            stored = torch.bfloat16 if self.dtype == "bfloat16" else rows.restored.dtype
+            self.restored = rows.restored.new_zeros(self.size, rows.restored.shape[1], dtype=stored)
+            self.difference = torch.zeros_like(self.restored)
 
     def _as_stored(self, rows: Rows) -> Rows:
         """Rows rounded to the dtype they are stored in, in that of computation."""
@@ -167,60 +187,25 @@ class QueueSampler(StateModule):
                 stacklevel=3,
             )
 
-    def _match(self, new: Rows, parts: list[tuple[int, int]], kind: str, with_gradient: bool) -> Matched:
-        stored = Rows(self.restored, self.difference)
-        leaving = [
-            stored.part(start, stop).to(new.restored.dtype)
-            for start, stop in self._ring(self._oldest(), self._overflow(len(new.restored)))
-        ]
-        gone = Rows(*map(torch.cat, zip(*leaving, strict=True))) if leaving else new.part(0, 0)
-        history = [History(stored.part(start, stop), self.sums[:, start:stop]) for start, stop in parts]
+    def _match(self, arrival: QueueArrival, kind: str, with_gradient: bool) -> Matched:
         if kind in KINDS:
-            return match_statistics(new, history, gone, kind, with_gradient)
+            return match_statistics(arrival.columns, arrival.partners, kind, with_gradient)
         # The sums are kept all the same: they do not depend on the kind.
-        matched = match_statistics(new, history, gone, "kl", with_gradient=False)
-        value, gradient = match_densely(new, [part.rows for part in history], kind, with_gradient)
+        matched = match_statistics(arrival.columns, arrival.partners, "kl", with_gradient=False)
+        value, gradient = match_densely(arrival.new, arrival.staying, kind, with_gradient)
         return matched._replace(value=value, gradient=gradient)
 
-    def _take_in(self, new: Rows, matched: Matched, parts: list[tuple[int, int]]) -> None:
-        count, pointer = len(new.restored), int(self.pointer)
-        if self.restored.numel() == 0:
-            stored = torch.bfloat16 if self.dtype == "bfloat16" else new.restored.dtype
-            self.restored = new.restored.new_zeros(self.size, new.restored.shape[1], dtype=stored)
-            self.difference = torch.zeros_like(self.restored)
-        for (start, stop), sums in zip(parts, matched.history_sums, strict=True):
-            self.sums[:, start:stop] = sums
-        done = 0
-        for start, stop in self._ring(pointer, count):
-            taken = slice(done, done + stop - start)
-            self.restored[start:stop] = new.restored[taken]
-            self.difference[start:stop] = new.difference[taken]
-            self.sums[:, start:stop] = matched.sums[:, taken]
-            done = taken.stop
-        self.pointer.fill_((pointer + count) % self.size)
-        self.filled.fill_(min(self.size, len(self) + count))
+    def signs(self, *wanted: Any) -> Signs:
+        """Return :meth:`Signs.of` these arguments, made anew only where they change."""
+        if self._signs is None or self._signs[0] != wanted:
+            self._signs = wanted, Signs.of(*wanted)
+        return self._signs[1]
 
-    def _overflow(self, arriving: int) -> int:
-        """Number of samples that leave when ``arriving`` ones come."""
-        return max(0, len(self) + arriving - self.size)
-
-    def _oldest(self) -> int:
-        return (int(self.pointer) - len(self)) % self.size
-
-    def _staying(self, arriving: int) -> list[tuple[int, int]]:
-        """Row spans of the samples that stay when ``arriving`` ones come."""
-        leaving = self._overflow(arriving)
-        pieces = self._ring(self._oldest() + leaving, len(self) - leaving)
-        return [span for start, stop in pieces for span in spans(start, stop, arriving + leaving)]
-
-    def _ring(self, start: int, count: int) -> Iterator[tuple[int, int]]:
+    def ring(self, start: int, count: int) -> list[Span]:
         """Spans of ``count`` rows from ``start`` on, around the end of the buffers."""
         start %= self.size
         first = min(count, self.size - start)
-        if first:
-            yield start, start + first
-        if count > first:
-            yield 0, count - first
+        return [span for span in ((start, start + first), (0, count - first)) if span[0] < span[1]]
 
     def _follow(self, features: Tensor) -> None:
         """Check that the queue can take ``features`` and bring it to their device."""

@@ -12,19 +12,23 @@ _VALUES_IN_CACHE = 2**19
 _VALUES_AT_ONCE = 2**25
 
 
-def products(many: Tensor, few: Tensor) -> Tensor:
-    """``many @ few.T`` in the dtype of ``few`` for (m, D), perhaps of another dtype, and (n, D)."""
-    columns = few.T.contiguous()
+def add_products(total: Tensor, many: Tensor, few: Tensor, factor: float = 1.0, anew: bool = False) -> None:
+    """Add ``factor * many @ few`` to ``total`` (m, n), or put it there, for (m, D) of any dtype and (D, n)."""
+    beta = 0.0 if anew else 1.0
     if many.dtype == few.dtype:
-        return many @ columns
-    return torch.cat([part @ columns for part in _converted(many, few.dtype, _rows_at_once(many))])
-
-
-def add_weighted(total: Tensor, weights: Tensor, many: Tensor) -> None:
-    """Add ``weights.T @ many`` to ``total`` (n, D) for weights (m, n) and (m, D), perhaps of another dtype."""
+        total.addmm_(many, few, beta=beta, alpha=factor)
+        return
     step = _rows_at_once(many)
+    for some_rows, part in zip(total.split(step), _converted(many, few.dtype, step), strict=True):
+        some_rows.addmm_(part, few, beta=beta, alpha=factor)
+
+
+def add_weighted(total: Tensor, weights: Tensor, many: Tensor, factor: float = 1.0, anew: bool = False) -> None:
+    """Add ``factor * weights.T @ many`` to ``total`` (n, D), or put it there, for weights (m, n) and (m, D)."""
+    beta, step = 0.0 if anew else 1.0, _rows_at_once(many)
     for some_weights, part in zip(weights.split(step), _converted(many, total.dtype, step), strict=True):
-        total.addmm_(some_weights.T, part)
+        total.addmm_(some_weights.T, part, beta=beta, alpha=factor)
+        beta = 1.0
 
 
 def _converted(many: Tensor, dtype: torch.dtype, step: int) -> Iterator[Tensor]:

@@ -16,6 +16,9 @@ def full_precision(device: torch.device) -> Iterator[None]:
     A user may have allowed either for the sake of the networks; the statistics of features that are nearly equal
     would drown in it.
     """
+    if device.type == "meta":  # tensors without values have no precision
+        yield
+        return
     with torch.autocast(device.type, enabled=False):
         library = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
         backend: Any = getattr(library, "matmul", None)

@@ -12,27 +12,37 @@ and, with ``phi(t) = (1 + t) log(1 + t) - t`` and ``psi(t) = t - log(1 + t)``, b
     KL(g_i || g'_i) =  sum_j K_ij psi(e_ij) / S_i - psi(m_i)
 
 Every term is of second order in e, so nothing large cancels: rows of g are nearly uniform and late in a training x is
-close to y, where the logarithms of eq. 2 as printed cancel. Samples are kept as x and d: the forward pass takes three
-products of new and old features, and the gradient, which is a sum of x, one. A row is known by four sums over its pairs
-(:mod:`d2sm_plugin.statistics.row_sums`), which are added to as samples arrive and subtracted from as they leave;
-between old samples nothing is ever recomputed.
+close to y, where the logarithms of eq. 2 as printed cancel. With l_ij = log(1 + e_ij) the terms
+are ``K phi(e) = K' l - (K' - K)`` and ``K psi(e) = (K' - K) - K l``, in float64, which has digits enough for features
+in float32.
+
+Samples are kept as x and d: the forward pass takes three products of new and old features, and the gradient, which is a
+sum of x, one. A row is known by four sums over its pairs (:mod:`d2sm_plugin.statistics.row_sums`), which are added to
+as samples arrive and subtracted from as they leave; between old samples nothing is ever recomputed. On a GPU a step of
+this size takes as long as it has operations, so they work on all pairs and on several terms at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from d2sm_plugin.statistics.pair_products import add_weighted, products
-from d2sm_plugin.statistics.row_sums import SUMS, Slopes, psi, row_divergences
+from d2sm_plugin.statistics.pair_products import add_products, add_weighted
+from d2sm_plugin.statistics.row_sums import KINDS, LEAST_SAMPLES, SUMS
 
-# Pairs that are held in float64 at a time: bounds the working memory whatever the queue and the batch.
+# Pairs whose terms are held in float64 at a time: bounds the working memory whatever the queue and the batch.
 _PAIRS_AT_ONCE = 2**20
-# Under the root of a norm, for features of zeros (no activation at all).
-_NORM_EPS = 1e-20
+# So many pairs of new rows with leaving ones, which nothing needs, cost less than another round of operations.
+_PAIRS_TO_SPARE = 2**16
+
+# The term that is computed with the other sign: K phi(e), by its place among the sums.
+_NEGATIVE = 2
+
+#: Rows ``start`` ... ``stop - 1``.
+Span = tuple[int, int]
 
 
 class Rows(NamedTuple):
@@ -55,11 +65,16 @@ class Rows(NamedTuple):
         return Rows(self.restored.to(dtype), self.difference.to(dtype))
 
 
-class History(NamedTuple):
-    """Rows met before, perhaps in another dtype than new ones, and their sums (4, n), float64, over their old pairs."""
+class Norms(NamedTuple):
+    """Norms of features.
 
-    rows: Rows
-    sums: Tensor
+    Attributes:
+        restored: (n, 1), float64; infinite for features of zeros, so that no gradient reaches them.
+        pairs: (n, 1), float64; sum of the norms of a pair, which is not finite where one of its features is not.
+    """
+
+    restored: Tensor
+    pairs: Tensor
 
 
 class Matched(NamedTuple):
@@ -68,150 +83,324 @@ class Matched(NamedTuple):
     Attributes:
         value: sum of the divergences of all rows, float64 scalar.
         gradient: of ``value`` with respect to the unit features of the new restored samples, (n, D), or None.
-        sums: of the new rows, (4, n), float64.
-        history_sums: of the rows met before, one (4, m) for every part of the history, float64.
+        sums: of all partners, (4, m), float64.
     """
 
     value: Tensor
     gradient: Tensor | None
     sums: Tensor
-    history_sums: list[Tensor]
 
 
-#: The four summands (m, n) of m partners with n rows, float64, in the order of their sums.
-Terms = tuple[Tensor, Tensor, Tensor, Tensor]
+class Signs(NamedTuple):
+    """Factors of the terms of pairs in the sums of their rows, float64; they depend on numbers of samples alone.
 
+    Attributes:
+        columns: (4, f, 1), in the sums of partners: 1 for new columns, -1 for leaving ones.
+        rows: (4, 1, m), in the sums of new samples.
+    """
 
-class _Few(NamedTuple):
-    """Rows to be paired with many partners: both kinds of features (2n, D), and clear ones (n, D)."""
-
-    stacked: Tensor
-    clear: Tensor
+    columns: Tensor
+    rows: Tensor
 
     @classmethod
-    def of(cls, rows: Rows) -> _Few:
-        """Lay out rows, once for all of the partners."""
-        return cls(torch.cat(list(rows)), rows.clear)
+    def of(cls, new: int, leaving: int, partners: int, device: torch.device) -> Signs:
+        """Return the factors for so many samples of each kind."""
+        columns = torch.ones((SUMS, new + leaving, 1), dtype=torch.float64, device=device)
+        rows = torch.ones((SUMS, 1, partners), dtype=torch.float64, device=device)
+        columns[:, new:] = -1
+        columns[_NEGATIVE].neg_()
+        rows[_NEGATIVE] = -1
+        return cls(columns, rows)
 
 
-class _Block(NamedTuple):
-    """Relative changes (m, n) of the pairs of m partners with n new rows, kept for the gradient."""
+class Joint(NamedTuple):
+    """Other processes, which have further columns of the same partners.
 
-    partners: Rows
-    epsilon: Tensor
-    sums: Tensor
-    first: int | None  # place of the partners among the new rows; None for history
+    Attributes:
+        places: where the new samples of all processes are among the partners.
+        add: sums a tensor over the processes, in place.
+    """
+
+    places: Sequence[Span]
+    add: Callable[[Tensor], object]
 
 
-def unit_rows(restored: Tensor, clear: Tensor) -> tuple[Rows, Tensor]:
+class Columns(NamedTuple):
+    """Samples that are paired with all others.
+
+    Attributes:
+        features: of new samples and, behind them, leaving ones: restored ones and then differences (D, 2f), contiguous,
+            as one sample a column is what products with many rows are fastest with.
+        places: where the new ones are among their partners, in their order.
+        signs: of their terms.
+        history: sums (4, m) of the partners over what was met before, leaving samples included; those at ``places``
+            do not matter. None where nothing was, and on all processes but one.
+        joint: None for a single process.
+    """
+
+    features: Tensor
+    places: Sequence[Span]
+    signs: Signs
+    history: Tensor | None = None
+    joint: Joint | None = None
+
+    @property
+    def arriving(self) -> int:
+        """Number of new samples."""
+        return sum(stop - start for start, stop in self.places)
+
+    @property
+    def width(self) -> int:
+        """Number of columns, f."""
+        return self.features.shape[1] // 2
+
+    @classmethod
+    def alone(cls, rows: Rows) -> Columns:
+        """All of a set of samples, which are their own partners."""
+        count = len(rows.restored)
+        return cls(side_by_side([rows]), [(0, count)], Signs.of(count, 0, count, rows.restored.device))
+
+    @classmethod
+    def shared(cls, rows: Rows, part: Span, add: Callable[[Tensor], object]) -> Columns:
+        """A part of a set of samples, which are their own partners; other processes have the rest."""
+        count, (start, stop) = len(rows.restored), part
+        signs = Signs.of(stop - start, 0, count, rows.restored.device)
+        return cls(side_by_side([rows.part(start, stop)]), [part], signs, joint=Joint([(0, count)], add))
+
+
+def side_by_side(parts: Sequence[Rows]) -> Tensor:
+    """Features (D, 2f) of rows (f, D) in parts, as :class:`Columns` has them."""
+    return torch.cat([part.restored.T for part in parts] + [part.difference.T for part in parts], 1)
+
+
+class _Part(NamedTuple):
+    """Partners start...stop - 1 and log(K' / K) of their pairs (m, n) with the new samples, kept for the gradient."""
+
+    start: int
+    stop: int
+    logarithm: Tensor
+
+
+def unit_rows(restored: Tensor, clear: Tensor) -> tuple[Rows, Norms]:
     """Normalise paired features.
 
-    The difference of the unit vectors is formed from the difference of the features, so that it keeps all its digits
-    when they are close.
+    Unit vectors and their difference are formed in float64, so that the difference of float32 features keeps all its
+    digits when they are close.
 
     Args:
         restored: (n, D), float32 or float64.
         clear: likewise.
 
     Returns:
-        The unit rows, and the norms (n, 1) of ``restored`` for :func:`through_norm`. A feature of zeros has no
-        direction: its unit vector is zero, and its norm infinite, so that no gradient reaches it.
+        The unit rows, in the dtype of the features, and their norms for :func:`through_norm`. A feature of zeros has
+        no direction: its unit vector is zero. A pair that is not finite becomes a pair of zeros.
     """
-    square = restored.square().sum(1, keepdim=True)
-    norm = (square + _NORM_EPS).sqrt()
-    clear_norm = (clear.square().sum(1, keepdim=True) + _NORM_EPS).sqrt()
-    unit_clear, unit_restored = clear / clear_norm, restored / norm
-    change = restored - clear
-    norm_change = (change * (restored + clear)).sum(1, keepdim=True) / (norm + clear_norm)
-    # x/|x| - y/|y| = (x - y - u (|x| - |y|)) / l, with l the larger norm and u the unit vector of the shorter one.
-    unit_of_shorter = torch.where(norm < clear_norm, unit_restored, unit_clear)
-    difference = (change - unit_of_shorter * norm_change) / torch.maximum(norm, clear_norm)
-    return Rows(unit_restored, difference), norm.masked_fill(square == 0, torch.inf)
+    features = torch.stack([restored, clear])
+    norm = torch.linalg.vector_norm(features, dim=2, keepdim=True, dtype=torch.float64)
+    total = norm.sum(0)
+    norm = torch.nn.functional.threshold(norm, 0.0, torch.inf)
+    unit = features / norm
+    torch.sub(unit[0], unit[1], out=unit[1])
+    rows = torch.where(total < torch.inf, unit.to(features.dtype), torch.zeros((), dtype=features.dtype))
+    return Rows(*rows), Norms(norm[0], total)
 
 
-def through_norm(gradient: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
-    """Gradient (n, D) with respect to features from that with respect to their unit vectors ``unit`` (n, D)."""
-    return (gradient - unit * (unit * gradient).sum(1, keepdim=True)) / norm
-
-
-def match_statistics(new: Rows, history: Sequence[History], leaving: Rows, kind: str, with_gradient: bool) -> Matched:
-    """Divergence over the rows of a history and of a new batch, all pairs counted, for the price of the new pairs.
+def through_norm(gradient: Tensor, unit: Tensor, norm: Tensor, scale: float = 1.0) -> Tensor:
+    """Gradient (n, D) with respect to features from that with respect to their unit vectors, which is overwritten.
 
     Args:
-        new: rows of the new batch (n, D).
-        history: parts of what was met before and stays, each with its sums over what was met before.
-        leaving: rows (e, D) that these sums still count and that leave now.
+        gradient: (n, D).
+        unit: vectors (n, D).
+        norm: of the features (n, 1), float64.
+        scale: factor on the result.
+    """
+    along = torch.bmm(unit[:, None, :], gradient[:, :, None])[:, 0]
+    return gradient.addcmul_(unit, along, value=-1).div_(norm if scale == 1 else norm / scale)
+
+
+def match_statistics(columns: Columns, partners: Rows, kind: str, with_gradient: bool) -> Matched:
+    """Divergence over the rows of all partners for the price of their pairs with the columns.
+
+    Args:
+        columns: new samples and those that leave.
+        partners: all samples that count now (m, D), new ones included, perhaps in another dtype.
         kind: a key of :data:`~d2sm_plugin.statistics.row_sums.KINDS`.
-        with_gradient: also compute the gradient. It includes that of the rows of the history, whose columns of the
+        with_gradient: also compute the gradient. It includes that of the rows of old samples, whose columns of the
             new batch change with it.
 
-    Time is O((n + e) q D) for q rows in all and working memory O(n q); no q x q tensor is made.
+    Time is O(f m D) and working memory O(f m); no m x m tensor is made.
     """
-    count = new.restored.shape[0]
-    sums = new.restored.new_zeros((SUMS, count), dtype=torch.float64)
-    few = _Few.of(new)
-    all_few = _Few.of(Rows(*map(torch.cat, zip(new, leaving, strict=True)))) if len(leaving.restored) else few
-    blocks: list[_Block] = []
-    for part in history:
-        epsilon, terms = _pair_terms(part.rows, all_few)
-        part_sums = part.sums + torch.stack([_come_and_gone(term, count) for term in terms])
-        sums += torch.stack([term[:, :count].sum(0) for term in terms])
-        blocks.append(_Block(part.rows, epsilon[:, :count].contiguous(), part_sums, None))
-    for start, stop in spans(0, count, count):
-        partners = new.part(start, stop)
-        epsilon, terms = _pair_terms(partners, few)
-        for term in terms:
-            term.diagonal(start).zero_()
-        sums += torch.stack([term.sum(0) for term in terms])
-        blocks.append(_Block(partners, epsilon, sums[:, start:stop], start))
-    history_sums = [block.sums for block in blocks if block.first is None]
-    if count + sum(part.shape[1] for part in history_sums) < 2:  # a lone sample has no statistics
-        gradient = torch.zeros_like(new.restored) if with_gradient else None
-        return Matched(sums.new_zeros(()), gradient, sums, history_sums)
-    value = sum((row_divergences(part, kind).sum() for part in history_sums), row_divergences(sums, kind).sum())
-    gradient = _gradient(new, sums, blocks, kind) if with_gradient else None
-    return Matched(value, gradient, sums, history_sums)
+    count, features = columns.arriving, columns.features
+    statistics, parts = _sum_up(columns, partners)
+    sums = statistics[:SUMS]
+    if len(partners.restored) < LEAST_SAMPLES:
+        gradient = features.new_zeros((count, len(features))) if with_gradient else None
+        return Matched(sums.new_zeros(()), gradient, sums)
+    value, slopes = _divergence(statistics, kind)
+    if not with_gradient:
+        return Matched(value, None, sums)
+    gradient = features.new_empty((count, len(features)))
+    of_new = [_at(slope.parts, columns.places) for slope in slopes]
+    for part in parts:
+        rows = partners.restored[part.start : part.stop]
+        weights, factor = _weights(part, slopes, of_new, features.dtype)
+        if rows.dtype != features.dtype:
+            # Else a sample's weight for itself lies along its unit vector, and goes with the gradient of the norm.
+            _clear_own(weights[None], columns.places, part.start, part.stop)
+        add_weighted(gradient, weights, rows, factor, anew=part is parts[0])
+    return Matched(value, gradient, sums)
 
 
-def _come_and_gone(term: Tensor, count: int) -> Tensor:
-    """Sum (m,) of a summand over the first ``count`` columns, less that over the rest."""
-    return term.sum(1) if term.shape[1] == count else term[:, :count].sum(1) - term[:, count:].sum(1)
-
-
-def spans(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Cut samples start...stop - 1 into pieces whose pairs with ``rows`` partners may be held in float64 at a time."""
-    step = max(1, _PAIRS_AT_ONCE // max(1, rows))
+def spans(start: int, stop: int, columns: int) -> Iterator[Span]:
+    """Cut samples start...stop - 1 into pieces whose pairs with ``columns`` others may be held in float64 at a time."""
+    step = max(1, _PAIRS_AT_ONCE // max(1, columns))
     for first in range(start, stop, step):
         yield first, min(stop, first + step)
 
 
-def _pair_terms(partners: Rows, few: _Few) -> tuple[Tensor, Terms]:
-    """Relative changes (m, n) of the pairs of m partners with n rows, in the dtype of the rows, and their summands."""
-    count, dtype = len(few.clear), few.clear.dtype
-    of_restored = products(partners.restored, few.stacked)
-    change = of_restored[:, count:].double().add_(products(partners.difference, few.clear)).mul_(0.5)
-    kernel = of_restored[:, :count].double().add_(1).mul_(0.5).sub_(change)
+def _pieces(columns: Columns, partners: int) -> Iterator[tuple[int, int, int]]:
+    """Pieces of the partners, and the number of columns that each is paired with."""
+    count, width = columns.arriving, columns.width
+    if count * (width - count) <= _PAIRS_TO_SPARE:
+        parts = [(0, partners, width)]
+    else:  # nothing needs the pairs of new samples with leaving ones
+        parts, before = [], 0
+        for start, stop in sorted(columns.places):
+            parts += [(before, start, width), (start, stop, count)]
+            before = stop
+        parts.append((before, partners, width))
+    for start, stop, of_part in parts:
+        yield from ((*span, of_part) for span in spans(start, stop, of_part))
+
+
+def _sum_up(columns: Columns, partners: Rows) -> tuple[Tensor, list[_Part]]:
+    """Sums (4, m) of the partners, in front of two rows (2, m) to spare, and what is kept of the pairs."""
+    arriving, total, signs = columns.arriving, len(partners.restored), columns.signs
+    statistics = signs.rows.new_empty((SUMS + 2, total))
+    sums = statistics[:SUMS]
+    parts: list[_Part] = []
+    of_new: list[Tensor] = []  # sums (4, 1, n) of new samples over each part
+    few: dict[int, Tensor] = {}
+    for start, stop, width in _pieces(columns, total):
+        if width not in few:
+            few[width] = columns.features.view(len(columns.features), 2, columns.width)[:, :, :width].flatten(1)
+        terms, logarithm = _pair_terms(partners.part(start, stop), few[width])
+        _clear_own(terms, columns.places, start, stop)
+        factors, out = signs.columns[:, :width], sums[:, start:stop, None]
+        if columns.history is None:
+            torch.bmm(terms, factors, out=out)
+        else:
+            torch.baddbmm(columns.history[:, start:stop, None], terms, factors, out=out)
+        at_once = stop - start == total and len(columns.places) == 1 and columns.joint is None
+        place = sums[:, None, slice(*columns.places[0])] if at_once else None
+        of_new.append(torch.bmm(signs.rows[:, :, start:stop], terms[:, :, :arriving], out=place))
+        parts.append(_Part(start, stop, logarithm[:, :arriving]))
+        if at_once:
+            return statistics, parts
+    for start, stop in columns.joint.places if columns.joint is not None else ():
+        sums[:, start:stop] = 0
+    first = 0
+    for start, stop in columns.places:
+        for number, part_sums in enumerate(of_new):
+            piece = part_sums[:, 0, first : first + stop - start]
+            sums[:, start:stop] = piece if number == 0 else sums[:, start:stop] + piece
+        first += stop - start
+    if columns.joint is not None:
+        columns.joint.add(sums)
+    return statistics, parts
+
+
+def _pair_terms(partners: Rows, few: Tensor) -> tuple[Tensor, Tensor]:
+    """Summands (4, m, f) of the pairs of m partners with f columns, and log(K' / K), all float64.
+
+    They are in the order of the sums, the third one, K phi(e), negative.
+
+    Args:
+        partners: (m, D).
+        few: restored columns and, behind them, their differences (D, 2f).
+    """
+    width = few.shape[1] // 2
+    half = few.new_empty((len(partners.restored), 2 * width))
+    add_products(half, partners.restored, few, 0.5, anew=True)
+    add_products(half[:, width:], partners.difference, few[:, :width] - few[:, width:], 0.5)
+    terms = torch.empty((SUMS + 1, len(half), width), dtype=torch.float64, device=half.device)
+    kernels, change = terms[:2], terms[2]  # K' and K, K' - K
+    torch.add(half[:, :width], 0.5, out=kernels[0])
+    torch.sub(kernels[0], half[:, width:], out=kernels[1])
     # Opposite features have K = 0 and no logarithm; rounding may even give less. One unit of rounding is the floor.
-    floor = torch.finfo(dtype).eps
-    kernel.clamp_min_(floor)
-    change = torch.maximum(change, floor - kernel)
-    epsilon = change / kernel
-    logarithm = epsilon.log1p()
-    # Float32 features differ by nothing or by so much that float64 has digits to spare.
-    psi_term = epsilon - logarithm if dtype == torch.float32 else psi(epsilon)
-    phi_term = logarithm.mul_(epsilon).sub_(psi_term)
-    return epsilon.to(dtype), (kernel, change, phi_term.mul_(kernel), psi_term.mul_(kernel))
+    kernels.clamp_min_(torch.finfo(few.dtype).eps)
+    torch.sub(kernels[0], kernels[1], out=change)
+    logarithm = (change / kernels[1]).log1p_()
+    torch.addcmul(change, kernels, logarithm, value=-1, out=terms[3:])  # -K phi(e), K psi(e)
+    return terms[1:], logarithm
 
 
-def _gradient(new: Rows, sums: Tensor, blocks: Sequence[_Block], kind: str) -> Tensor:
-    """Gradient (n, D) with respect to the unit features of the new restored samples."""
-    gradient = torch.zeros_like(new.restored)
-    slopes = Slopes.of(sums, gradient.dtype)
-    for block in blocks:
-        # The pair (i, j) stands in the row of i and in that of j.
-        weights = slopes.at(block.epsilon, kind)
-        weights += Slopes.of(block.sums[:, :, None], gradient.dtype).at(block.epsilon, kind)
-        if block.first is not None:
-            weights.diagonal(block.first).zero_()
-        add_weighted(gradient, weights, block.partners.restored)
-    return gradient
+def _clear_own(terms: Tensor, places: Sequence[Span], start: int, stop: int) -> None:
+    """Set to zero what partners start...stop - 1 have with themselves, in terms (..., stop - start, f) of pairs."""
+    first = 0
+    for begin, end in places:
+        low, high = max(begin, start), min(end, stop)
+        if low < high:
+            columns = slice(first + low - begin, first + high - begin)
+            terms[:, low - start : high - start, columns].diagonal(dim1=1, dim2=2).zero_()
+        first += end - begin
+
+
+def _at(values: Tensor, places: Sequence[Span]) -> Tensor:
+    """Values (..., n) at places among (..., m)."""
+    parts = [values[..., start:stop] for start, stop in places] or [values[..., :0]]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+class _Slope(NamedTuple):
+    """Derivative of a divergence by the cosine of a pair, ``factor * (b - a f(l))`` with a and b summed over its rows.
+
+    Attributes:
+        parts: a and b of each row (2, m), float64.
+        factor: of all of it.
+        decay: f(l) is exp(-l), not l itself.
+    """
+
+    parts: Tensor
+    factor: float
+    decay: bool
+
+
+def _divergence(statistics: Tensor, kind: str) -> tuple[Tensor, list[_Slope]]:
+    """Sum of the rows' divergences, and its slopes, from sums (4, m) and two rows to spare.
+
+    With S' = sum K', L = log(S' / S) and r = sum K' l / S' a row has r - L, in the other direction L - sum K l / S.
+    """
+    kernel, change, _, backward = statistics[:SUMS]
+    torch.add(statistics[:3:2], change, out=statistics[SUMS:])  # S' and sum K' l
+    ratios = statistics[1::SUMS] / statistics[::SUMS]
+    mean_logarithm, of_restored = ratios[0].log1p_(), ratios[1]
+    forward_weight, backward_weight = KINDS[kind]
+    slopes: list[_Slope] = []
+    values: list[Tensor] = []
+    if forward_weight:
+        values.append((of_restored - mean_logarithm).sum())
+        parts = torch.empty_like(ratios)
+        torch.reciprocal(statistics[SUMS], out=parts[0])
+        torch.mul(of_restored, parts[0], out=parts[1])
+        slopes.append(_Slope(parts, -0.5 * forward_weight, False))
+    if backward_weight:
+        values.append((mean_logarithm - (change - backward) / kernel).sum())
+        slopes.append(_Slope(statistics[::SUMS].reciprocal(), 0.5 * backward_weight, True))
+    return values[0] if len(values) == 1 else forward_weight * values[0] + backward_weight * values[1], slopes
+
+
+def _weights(
+    part: _Part, slopes: Sequence[_Slope], of_new: Sequence[Tensor], dtype: torch.dtype
+) -> tuple[Tensor, float]:
+    """Derivatives (m, n) by the cosines of the pairs of a part with the new samples, but for a factor."""
+    derivatives = []
+    for slope, new in zip(slopes, of_new, strict=True):
+        pairs = slope.parts[:, part.start : part.stop, None] + new[:, None, :]
+        growth = part.logarithm.neg().exp_() if slope.decay else part.logarithm
+        out = part.logarithm.new_empty(growth.shape, dtype=dtype) if len(slopes) == 1 else None
+        derivatives.append(torch.addcmul(pairs[1], growth, pairs[0], value=-1, out=out))
+    if len(slopes) == 1:
+        return derivatives[0], slopes[0].factor
+    weights = torch.add(slopes[0].factor * derivatives[0], derivatives[1], alpha=slopes[1].factor)
+    return weights.to(dtype), 1.0

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from d2sm_reference import TinyExtractor
+from d2sm_reference import TinyExtractor, pair
 from torch import nn
 
 from d2sm_plugin.errors import ShapeError
-from d2sm_plugin.losses import D2SMLoss
-from d2sm_plugin.losses.gather import mean_over_processes
+from d2sm_plugin.losses import D2SMLoss, QueueSampler
+from d2sm_plugin.losses.gather import Share, mean_over_processes
 
 STEPS = 4
 CASES = {
@@ -30,6 +30,9 @@ CASES = {
             "max_patches_per_chunk": 3,
         },
     },
+    "both directions, no queue": {"divergence": "js", "patches": {"type": "SpatialSampler", "max_positions": 5}},
+    "mixture and queue": {"divergence": "js_mixture", "queue": 7},
+    "more samples than the queue holds": {"queue": 6, "patches": {"type": "SpatialSampler", "max_positions": 3}},
     "windows of one image": {
         "patches": {"type": "PatchSampler", "size": 8, "stride": 4, "scope": "image"},
         "reduction": "mean",
@@ -71,9 +74,37 @@ def run_rank(rank, folder):
         name: train(nn.parallel.DistributedDataParallel(network()), options, share) for name, options in CASES.items()
     }
     torch.save(actual, f"{folder}/rank{rank}.pth")
+    check_shared_work(rank)
     check_unequal_batches(rank)
     assert mean_over_processes(torch.tensor(2 + 3 * rank)).item() == 3.5
     dist.destroy_process_group()
+
+
+def check_shared_work(rank):
+    """Each process compares its own rows and sends 4 x q sums; values, gradients and the queue are those of one."""
+    sent = []
+    original = dist.all_reduce
+    for kind in ("kl", "reverse_kl", "js"):
+        shared, alone = QueueSampler(20), QueueSampler(20)
+        torch.manual_seed(7)
+        for count in (4, 6, 8, 6, 4, 20, 24, 2):
+            restored, clear = pair(count, 5)
+            share = Share(rank, 2, (rank * count // 2, (rank + 1) * count // 2))
+            expected = alone(restored, clear, kind, "mean")
+            dist.all_reduce = lambda tensor: sent.append(tensor.numel() * tensor.element_size()) or original(tensor)
+            value = shared(restored, clear, kind, "mean", share)
+            dist.all_reduce = original
+            assert sent.pop() == 4 * 8 * len(shared) and not sent
+            assert value.item() == pytest.approx(expected.item(), rel=1e-12)
+            gradient, wanted = (torch.autograd.grad(part, restored)[0] for part in (value, expected))
+            rows = slice(*share.rows)
+            torch.testing.assert_close(gradient[rows], wanted[rows], rtol=1e-11, atol=1e-15)
+            assert torch.count_nonzero(gradient) == torch.count_nonzero(gradient[rows])
+            torch.testing.assert_close(shared.sums, alone.sums, rtol=1e-11, atol=1e-15)
+            assert torch.equal(shared.restored, alone.restored)
+            values = [torch.empty_like(shared.sums) for _ in range(2)]
+            dist.all_gather(values, shared.sums.contiguous())
+            assert torch.equal(*values)
 
 
 def check_unequal_batches(rank):

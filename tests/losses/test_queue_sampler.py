@@ -165,6 +165,22 @@ def test_nothing_is_written_in_eval_mode_or_without_gradients():
         assert all(torch.equal(before[name], value) for name, value in queue.state_dict().items())
 
 
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_step_that_fails_leaves_the_queue_as_it_was(monkeypatch, steps):
+    queue = QueueSampler(7)
+    for _ in range(steps):
+        queue(*pair(3, 5))
+    before = copy.deepcopy(queue.state_dict())
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("d2sm_plugin.losses.queue_sampler.match_statistics", fail)
+    with pytest.raises(MemoryError):
+        queue(*pair(3, 5))
+    assert all(torch.equal(before[name], value) for name, value in queue.state_dict().items())
+
+
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_state_dict_restores_a_fresh_queue_exactly(steps):
     batches = [pair(3, 5, dtype=torch.float32) for _ in range(9)]

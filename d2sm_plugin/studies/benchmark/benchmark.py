@@ -19,6 +19,8 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.safe_yaml import parse_yaml
 from d2sm_plugin.studies.benchmark.cases import NAMES, build_case, check_name
 from d2sm_plugin.studies.benchmark.frontier import EXTRACTOR, HEADERS, measure_frontier, plot_frontier
+from d2sm_plugin.studies.benchmark.launches import HEADERS as LAUNCH_HEADERS
+from d2sm_plugin.studies.benchmark.launches import launch_counts
 from d2sm_plugin.studies.benchmark.measure import Case, Settings, Timing, arithmetic_limit, ratios, run_case
 from d2sm_plugin.studies.benchmark.memory import peak_memory
 
@@ -40,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frontier", nargs="+", type=Path, metavar="IMAGE", help="instead: windows of photographs")
     parser.add_argument("--extractor", metavar="{type: ...}", help="with --frontier: option block of an extractor")
     parser.add_argument("--plot", type=out_file, metavar="FILE", help="with --frontier: draw it")
+    parser.add_argument("--launches", action="store_true", help="instead: count the operations that a GPU is given")
     args = parser.parse_args(argv)
+    if args.launches:
+        sys.stdout.write(tabulate(launch_counts().items(), LAUNCH_HEADERS, tablefmt="github") + "\n")
+        return 0
     names = args.cases or list(NAMES)
     for name in names:
         check_name(name)

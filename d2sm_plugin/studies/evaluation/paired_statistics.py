@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.errors import ShapeError
-from d2sm_plugin.statistics.row_divergence import History, Rows, match_statistics, spans, unit_rows
-from d2sm_plugin.statistics.row_sums import SUMS, row_divergences
+from d2sm_plugin.statistics.row_divergence import Columns, Rows, match_statistics, spans, unit_rows
+from d2sm_plugin.statistics.row_sums import row_divergences
 
 # Similarities that differ by less are equal: the same features, summed up in another order.
 _TIE = 1e-12
@@ -64,16 +64,8 @@ def paired_statistics(restored: Tensor, clear: Tensor, groups: Sequence[Tensor])
 
 
 def _row_sums(rows: Rows) -> Tensor:
-    """Sums (4, N) of every row over its pairs with all others, each pair computed once."""
-    count = len(rows.restored)
-    sums = rows.restored.new_zeros((SUMS, count))
-    for start, stop in spans(0, count, count):
-        history = [History(rows.part(0, start), sums[:, :start])] if start else []
-        matched = match_statistics(rows.part(start, stop), history, rows.part(0, 0), "kl", with_gradient=False)
-        sums[:, start:stop] = matched.sums
-        if start:
-            sums[:, :start] = matched.history_sums[0]
-    return sums
+    """Sums (4, N) of every row over its pairs with all others."""
+    return match_statistics(Columns.alone(rows), rows, "kl", with_gradient=False).sums
 
 
 def _own_nearest(rows: Rows) -> Tensor:

@@ -47,8 +47,10 @@ def test_operations_of_a_queue_are_counted():
     queue, batch = QueueSampler(24), (torch.rand(4, 50, requires_grad=True), torch.rand(4, 50))
     for _ in range(6):
         queue(*batch)
-    value = 3 * (20 * (4 + 4) + 4 * 4)  # products of those that stay with those that come and go, and of the new ones
-    assert count_flops(lambda: queue(*batch)) == 2 * 50 * (value + 24 * 4)  # and one more for the gradient
+    value = 3 * 24 * (4 + 4)  # products of all with those that come and go
+    assert count_flops(lambda: queue(*batch)) == 2 * 50 * (value + 24 * 4 + 4) + 2 * 4 * 24 * (
+        8 + 4
+    )  # gradient, its projection, and sums
 
 
 def test_operations_of_shared_windows_are_counted():
