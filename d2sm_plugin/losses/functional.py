@@ -11,17 +11,13 @@ from torch.autograd.function import once_differentiable
 
 from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.gather import Share
+from d2sm_plugin.statistics.columns import Columns
 from d2sm_plugin.statistics.dense_divergence import match_densely
 from d2sm_plugin.statistics.formula import DIVERGENCES
 from d2sm_plugin.statistics.precision import full_precision
-from d2sm_plugin.statistics.row_divergence import (
-    Columns,
-    Norms,
-    match_statistics,
-    through_norm,
-    unit_rows,
-)
+from d2sm_plugin.statistics.row_divergence import match_statistics
 from d2sm_plugin.statistics.row_sums import KINDS, LEAST_SAMPLES
+from d2sm_plugin.statistics.unit_rows import Norms, through_norm, unit_rows
 
 REDUCTIONS = ("sum", "mean")
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.losses.gather import Share
-from d2sm_plugin.statistics.row_divergence import Columns, Joint, Rows, Span, side_by_side
+from d2sm_plugin.statistics.columns import Columns, Joint, Span, side_by_side
+from d2sm_plugin.statistics.unit_rows import Rows
 
 if TYPE_CHECKING:
     from d2sm_plugin.losses.queue_sampler import QueueSampler

@@ -23,17 +23,12 @@ from d2sm_plugin.losses.gather import Share
 from d2sm_plugin.losses.queue_arrival import QueueArrival
 from d2sm_plugin.losses.state_module import StateModule
 from d2sm_plugin.registry import LOSS_REGISTRY, register
+from d2sm_plugin.statistics.columns import Signs, Span
 from d2sm_plugin.statistics.dense_divergence import match_densely
 from d2sm_plugin.statistics.precision import full_precision
-from d2sm_plugin.statistics.row_divergence import (
-    Matched,
-    Rows,
-    Signs,
-    Span,
-    match_statistics,
-    unit_rows,
-)
+from d2sm_plugin.statistics.row_divergence import Matched, match_statistics
 from d2sm_plugin.statistics.row_sums import KINDS, LEAST_SAMPLES, SUMS
+from d2sm_plugin.statistics.unit_rows import Rows, unit_rows
 
 DTYPES = ("float32", "bfloat16")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.statistics.formula import printed_divergence
-from d2sm_plugin.statistics.row_divergence import Rows
+from d2sm_plugin.statistics.unit_rows import Rows
 
 
 def match_densely(new: Rows, history: Sequence[Rows], kind: str, with_gradient: bool) -> tuple[Tensor, Tensor | None]:

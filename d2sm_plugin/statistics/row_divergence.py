@@ -24,57 +24,21 @@ this size takes as long as it has operations, so they work on all pairs and on s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from d2sm_plugin.statistics.columns import Columns, Span
 from d2sm_plugin.statistics.pair_products import add_products, add_weighted
 from d2sm_plugin.statistics.row_sums import KINDS, LEAST_SAMPLES, SUMS
+from d2sm_plugin.statistics.unit_rows import Rows
 
 # Pairs whose terms are held in float64 at a time: bounds the working memory whatever the queue and the batch.
 _PAIRS_AT_ONCE = 2**20
 # So many pairs of new rows with leaving ones, which nothing needs, cost less than another round of operations.
 _PAIRS_TO_SPARE = 2**16
-
-# The term that is computed with the other sign: K phi(e), by its place among the sums.
-_NEGATIVE = 2
-
-#: Rows ``start`` ... ``stop - 1``.
-Span = tuple[int, int]
-
-
-class Rows(NamedTuple):
-    """Unit features of restored samples (n, D) and what they differ by from those of their clear ones (n, D)."""
-
-    restored: Tensor
-    difference: Tensor
-
-    @property
-    def clear(self) -> Tensor:
-        """Unit features (n, D) of the clear samples."""
-        return self.restored - self.difference
-
-    def part(self, start: int, stop: int) -> Rows:
-        """Rows start...stop - 1, as views."""
-        return Rows(self.restored[start:stop], self.difference[start:stop])
-
-    def to(self, dtype: torch.dtype) -> Rows:
-        """The same rows in another dtype."""
-        return Rows(self.restored.to(dtype), self.difference.to(dtype))
-
-
-class Norms(NamedTuple):
-    """Norms of features.
-
-    Attributes:
-        restored: (n, 1), float64; infinite for features of zeros, so that no gradient reaches them.
-        pairs: (n, 1), float64; sum of the norms of a pair, which is not finite where one of its features is not.
-    """
-
-    restored: Tensor
-    pairs: Tensor
 
 
 class Matched(NamedTuple):
@@ -91,131 +55,12 @@ class Matched(NamedTuple):
     sums: Tensor
 
 
-class Signs(NamedTuple):
-    """Factors of the terms of pairs in the sums of their rows, float64; they depend on numbers of samples alone.
-
-    Attributes:
-        columns: (4, f, 1), in the sums of partners: 1 for new columns, -1 for leaving ones.
-        rows: (4, 1, m), in the sums of new samples.
-    """
-
-    columns: Tensor
-    rows: Tensor
-
-    @classmethod
-    def of(cls, new: int, leaving: int, partners: int, device: torch.device) -> Signs:
-        """Return the factors for so many samples of each kind."""
-        columns = torch.ones((SUMS, new + leaving, 1), dtype=torch.float64, device=device)
-        rows = torch.ones((SUMS, 1, partners), dtype=torch.float64, device=device)
-        columns[:, new:] = -1
-        columns[_NEGATIVE].neg_()
-        rows[_NEGATIVE] = -1
-        return cls(columns, rows)
-
-
-class Joint(NamedTuple):
-    """Other processes, which have further columns of the same partners.
-
-    Attributes:
-        places: where the new samples of all processes are among the partners.
-        add: sums a tensor over the processes, in place.
-    """
-
-    places: Sequence[Span]
-    add: Callable[[Tensor], object]
-
-
-class Columns(NamedTuple):
-    """Samples that are paired with all others.
-
-    Attributes:
-        features: of new samples and, behind them, leaving ones: restored ones and then differences (D, 2f), contiguous,
-            as one sample a column is what products with many rows are fastest with.
-        places: where the new ones are among their partners, in their order.
-        signs: of their terms.
-        history: sums (4, m) of the partners over what was met before, leaving samples included; those at ``places``
-            do not matter. None where nothing was, and on all processes but one.
-        joint: None for a single process.
-    """
-
-    features: Tensor
-    places: Sequence[Span]
-    signs: Signs
-    history: Tensor | None = None
-    joint: Joint | None = None
-
-    @property
-    def arriving(self) -> int:
-        """Number of new samples."""
-        return sum(stop - start for start, stop in self.places)
-
-    @property
-    def width(self) -> int:
-        """Number of columns, f."""
-        return self.features.shape[1] // 2
-
-    @classmethod
-    def alone(cls, rows: Rows) -> Columns:
-        """All of a set of samples, which are their own partners."""
-        count = len(rows.restored)
-        return cls(side_by_side([rows]), [(0, count)], Signs.of(count, 0, count, rows.restored.device))
-
-    @classmethod
-    def shared(cls, rows: Rows, part: Span, add: Callable[[Tensor], object]) -> Columns:
-        """A part of a set of samples, which are their own partners; other processes have the rest."""
-        count, (start, stop) = len(rows.restored), part
-        signs = Signs.of(stop - start, 0, count, rows.restored.device)
-        return cls(side_by_side([rows.part(start, stop)]), [part], signs, joint=Joint([(0, count)], add))
-
-
-def side_by_side(parts: Sequence[Rows]) -> Tensor:
-    """Features (D, 2f) of rows (f, D) in parts, as :class:`Columns` has them."""
-    return torch.cat([part.restored.T for part in parts] + [part.difference.T for part in parts], 1)
-
-
 class _Part(NamedTuple):
     """Partners start...stop - 1 and log(K' / K) of their pairs (m, n) with the new samples, kept for the gradient."""
 
     start: int
     stop: int
     logarithm: Tensor
-
-
-def unit_rows(restored: Tensor, clear: Tensor) -> tuple[Rows, Norms]:
-    """Normalise paired features.
-
-    Unit vectors and their difference are formed in float64, so that the difference of float32 features keeps all its
-    digits when they are close.
-
-    Args:
-        restored: (n, D), float32 or float64.
-        clear: likewise.
-
-    Returns:
-        The unit rows, in the dtype of the features, and their norms for :func:`through_norm`. A feature of zeros has
-        no direction: its unit vector is zero. A pair that is not finite becomes a pair of zeros.
-    """
-    features = torch.stack([restored, clear])
-    norm = torch.linalg.vector_norm(features, dim=2, keepdim=True, dtype=torch.float64)
-    total = norm.sum(0)
-    norm = torch.nn.functional.threshold(norm, 0.0, torch.inf)
-    unit = features / norm
-    torch.sub(unit[0], unit[1], out=unit[1])
-    rows = torch.where(total < torch.inf, unit.to(features.dtype), torch.zeros((), dtype=features.dtype))
-    return Rows(*rows), Norms(norm[0], total)
-
-
-def through_norm(gradient: Tensor, unit: Tensor, norm: Tensor, scale: float = 1.0) -> Tensor:
-    """Gradient (n, D) with respect to features from that with respect to their unit vectors, which is overwritten.
-
-    Args:
-        gradient: (n, D).
-        unit: vectors (n, D).
-        norm: of the features (n, 1), float64.
-        scale: factor on the result.
-    """
-    along = torch.bmm(unit[:, None, :], gradient[:, :, None])[:, 0]
-    return gradient.addcmul_(unit, along, value=-1).div_(norm if scale == 1 else norm / scale)
 
 
 def match_statistics(columns: Columns, partners: Rows, kind: str, with_gradient: bool) -> Matched:

@@ -8,8 +8,8 @@ from d2sm_reference import dense_divergence, divergence_by_loops, pair, relative
 
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.losses import semantic_divergence
-from d2sm_plugin.statistics.row_divergence import unit_rows
 from d2sm_plugin.statistics.row_sums import KINDS, phi, psi
+from d2sm_plugin.statistics.unit_rows import unit_rows
 
 RESTORED = torch.tensor([[1, 0], [0, 1], [1, 1], [-1, 2]], dtype=torch.float64)
 CLEAR = torch.tensor([[1, 0.5], [0.2, 1], [1, 0.8], [-1, 1]], dtype=torch.float64)

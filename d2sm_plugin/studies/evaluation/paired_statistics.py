@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from d2sm_plugin.errors import ShapeError
-from d2sm_plugin.statistics.row_divergence import Columns, Rows, match_statistics, spans, unit_rows
+from d2sm_plugin.statistics.columns import Columns
+from d2sm_plugin.statistics.row_divergence import match_statistics, spans
 from d2sm_plugin.statistics.row_sums import row_divergences
+from d2sm_plugin.statistics.unit_rows import Rows, unit_rows
 
 # Similarities that differ by less are equal: the same features, summed up in another order.
 _TIE = 1e-12
