@@ -27,11 +27,11 @@ from d2sm_plugin.models.optimisation import (
     step_schedule,
     update_average,
 )
+from d2sm_plugin.models.pretrained import load_pretrained
 from d2sm_plugin.models.restore import autocast, move_batch, restore_batch
 from d2sm_plugin.models.step_record import StepRecord, describe_batch
 from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.registry import ARCH_REGISTRY, MODEL_REGISTRY, build, register
-from d2sm_plugin.weights import load_weights
 
 
 @register(MODEL_REGISTRY)
@@ -60,22 +60,16 @@ class D2SMModel(BaseModel):
         if "device" in opt:  # BasicSR's base knows of CUDA and the CPU alone
             self.device = torch.device(opt["device"])
         self.logger = get_root_logger()
-        paths = opt["path"]
         self.net_g = build(ARCH_REGISTRY, opt["network_g"], "network_g")
-        if paths["pretrain_network_g"]:
-            left = load_weights(
-                self.net_g, paths["pretrain_network_g"], paths["param_key_g"], strict=paths["strict_load_g"]
-            )
-            remark = f"; {len(left)} tensors did not fit" if left else ""
-            self.logger.info(f"Weights loaded from {paths['pretrain_network_g']}{remark}.")
+        load_pretrained(self.net_g, opt["path"], "g", self.logger)
         self.net_g.to(self.device)
         self.net_g_ema: nn.Module | None = None
         self.log_dict: dict[str, float] = {}
         if self.is_train:
             self.train_block = self.train_options.model_validate(opt["train"])
             self._start_training(self.train_block.objectives)
-            bounds = self.train_block.max_nonfinite_steps, opt["dist"]
-            self.guard = StepGuard(self.networks(), self.scaler, *bounds, self.logger)
+            most = self.train_block.max_nonfinite_steps
+            self.guard = StepGuard(self.networks(), self.scaler, most, opt["dist"], self.logger)
 
     def _start_training(self, objectives: Mapping[str, Mapping[str, Any]]) -> None:
         train = self.train_block
@@ -119,8 +113,6 @@ class D2SMModel(BaseModel):
         Raises:
             OptionError: naming the key.
         """
-
-    # ------------------------------------------------------------------------------------------------- training
 
     def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch with its tensors on the model's device (images in its memory layout)."""
@@ -227,8 +219,6 @@ class D2SMModel(BaseModel):
     def damage(self) -> str | None:
         """Return which network or optimiser's state holds inf or NaN, for a message, or None; it is not to be saved."""
         return self.guard.damage(self.networks(), self.optimizers)
-
-    # ------------------------------------------------------------------------------------------------- logging
 
     def _wants_gradient_norms(self, step: int) -> bool:
         every = self.opt["logger"]["grad_norm_freq"]

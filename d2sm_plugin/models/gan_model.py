@@ -16,9 +16,9 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.d2sm_model import D2SMModel
 from d2sm_plugin.models.objective_weight import ObjectiveOptions, ObjectiveWeight, class_arguments
 from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler, parameters_of
+from d2sm_plugin.models.pretrained import load_pretrained
 from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, build, register
-from d2sm_plugin.weights import load_weights
 
 #: Objectives that train the discriminator alone.
 _OF_DISCRIMINATOR = ("d_real", "d_fake", "d_penalty")
@@ -96,9 +96,7 @@ class GANModel(D2SMModel):
         arguments = class_arguments(block, self.gan_options)
         self.gan_objective = build(LOSS_REGISTRY, arguments, "train.gan_opt").to(self.device)
         self.net_d = build(ARCH_REGISTRY, self.opt["network_d"], "network_d")
-        paths = self.opt["path"]
-        if paths["pretrain_network_d"]:
-            load_weights(self.net_d, paths["pretrain_network_d"], paths["param_key_d"], strict=paths["strict_load_d"])
+        load_pretrained(self.net_d, self.opt["path"], "d", self.logger)
         self.trained_net_d = self.distribute(self.net_d.to(self.device).train())
         train = self.train_block
         optimiser = build_optimiser(train.optim_d or {}, self.net_d.parameters(), "train.optim_d")

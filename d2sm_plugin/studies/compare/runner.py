@@ -36,7 +36,7 @@ class Outcome:
 
 
 class Process(Protocol):
-    """What a run is asked for while it is made, here or on a cluster."""
+    """Interface of a run in the making, here or on a cluster."""
 
     def poll(self) -> int | None:
         """Return the exit status, None before the end."""
