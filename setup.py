@@ -64,6 +64,9 @@ EXTRAS = {
     "slurm": ["submitit>=1.5"],
     # MATLAB's files of version 7.3: d2sm prepare dnd.
     "hdf5": ["h5py>=3.8"],
+    # Values and pictures of trainings in Weights & Biases, or in MLflow: large packages, so "all" leaves them out.
+    "wandb": ["wandb>=0.17"],
+    "mlflow": ["mlflow-skinny>=2.14"],
     # Objectives to compare with.
     "objectives": [
         "pytorch-msssim>=1.0",  # SSIM and MS-SSIM that a gradient passes through
@@ -91,7 +94,8 @@ EXTRAS = {
     # The pages as a site: make docs.
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
 }
-EXTRAS["all"] = [package for extra in EXTRAS if extra not in ("headless", "dev", "docs") for package in EXTRAS[extra]]
+_APART = ("headless", "wandb", "mlflow", "dev", "docs")
+EXTRAS["all"] = [package for extra in EXTRAS if extra not in _APART for package in EXTRAS[extra]]
 
 
 class BuildWithOptionFiles(build_py):

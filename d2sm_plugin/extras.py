@@ -18,6 +18,8 @@ EXTRA_OF = {
     **dict.fromkeys(("matplotlib", "sklearn"), "plots"),
     "spandrel": "spandrel",
     "torchmetrics": "metrics",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
     "pywt": "inference",
     "submitit": "slurm",
     "h5py": "hdf5",

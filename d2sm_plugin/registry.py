@@ -95,6 +95,7 @@ METRIC_REGISTRY = Registry("metric", ("d2sm_plugin.metrics", "_metric"))
 MODEL_REGISTRY = Registry("model", ("d2sm_plugin.models", "_model"))
 FEATURE_REGISTRY = Registry("feature", ("d2sm_plugin.features", "_features"))
 DEGRADATION_REGISTRY = Registry("degradation", ("d2sm_plugin.degradations", "_degradation"))
+LOGGER_REGISTRY = Registry("logger", ("d2sm_plugin.loggers", "_logger"))
 REGISTRIES = (
     ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY, FEATURE_REGISTRY,
     DEGRADATION_REGISTRY,

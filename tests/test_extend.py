@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import d2sm_plugin  # noqa: F401
@@ -25,6 +29,8 @@ TITLES = (
     "A degradation",
     "A metric",
     "Keys of `train:` for a model of your own",
+    "A metric of pyiqa",
+    "A logger",
 )
 LONGEST = 15  # lines of an example, without its blank ones
 
@@ -52,6 +58,22 @@ def options(photographs, tmp_path):
         "val": {"save_img": False, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}},
         "logger": {"use_tb_logger": False, "print_freq": 1},
     }
+
+
+@pytest.fixture(autouse=True)
+def pyiqa(monkeypatch):
+    """A module with the one function of pyiqa that the example calls, as that package is none of ours."""
+
+    def create_metric(name: str):
+        def metric(target, ref=None):
+            assert target.shape == ref.shape == (1, 3, 96, 96) and 0 <= target.min() <= target.max() <= 1
+            return torch.tensor([[0.5 if name == "musiq" else 0.25]])
+
+        return metric
+
+    module = types.ModuleType("pyiqa")
+    module.create_metric = create_metric
+    monkeypatch.setitem(sys.modules, "pyiqa", module)
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +119,17 @@ def test_examples_train(title, write, tmp_path):
         "A data set": "Training images: 4",
         "A degradation": "D2SMModel with CBDNet",
         "A metric": "worst",
+        "A metric of pyiqa": "musiq 0.5",
+        "A logger": "End of training",
     }
     assert expected.get(title, "ScaledModel with CBDNet") in log
     if title == "A metric":
         rows = list(csv.DictReader((folder / "metrics.csv").open()))
         assert {row["metric"] for row in rows} == {"psnr", "worst"}
+    if title == "A logger":
+        lines = [json.loads(line) for line in (folder / "values.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [1, 2, 2]
+        assert "losses/l_pixel" in lines[0] and "metrics/val/psnr" in lines[2]
 
 
 @pytest.mark.parametrize(

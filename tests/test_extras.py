@@ -14,7 +14,13 @@ from d2sm_plugin.extras import EXTRA_OF, import_extra
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Modules whose package has another name.
-PACKAGES = {"cv2": "opencv-python", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+PACKAGES = {
+    "cv2": "opencv-python",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "mlflow": "mlflow-skinny",
+    "sklearn": "scikit-learn",
+}
 PACKAGES |= {"pywt": "pywavelets", "mmseg": "onedl-mmsegmentation", "mmengine": "onedl-mmengine", "mmcv": "onedl-mmcv"}
 
 
@@ -37,7 +43,7 @@ def test_the_headless_extra_asks_for_one_opencv(wanted):
     assert wanted["train"] - wanted["headless"] == {"opencv-python", "basicsr"}
     assert wanted["headless"] - wanted["train"] == {"opencv-python-headless"}
     assert "opencv-python-headless" not in wanted["all"]
-    apart = {"", "all", "headless", "dev", "docs"}
+    apart = {"", "all", "headless", "wandb", "mlflow", "dev", "docs"}
     assert wanted["all"] == set().union(*(wanted[extra] for extra in set(wanted) - apart))
 
 

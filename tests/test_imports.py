@@ -36,6 +36,7 @@ BELOW = {
     "features": ["registry", "weights", "extras", "argument_types"],
     "metrics": ["faces", "losses"],
     "archs": ["faces", "features", "matlab_files"],
+    "loggers": ["registry", "extras", "files"],
     "data": [
         "arguments",
         "degradations",
@@ -54,7 +55,7 @@ BELOW = {
     "seg": ["data", "extras", "safe_yaml", "weights"],
     "losses": ["statistics", "features", "seg", "extras"],
     "models": ["archs", "boundary", "losses", "metrics"],
-    "options": ["models", "safe_yaml"],
+    "options": ["loggers", "models", "safe_yaml"],
     "inference": ["options"],
     "pipeline": ["options", "version"],
     "studies": ["pipeline", "inference", "cli"],

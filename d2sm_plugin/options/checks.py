@@ -19,12 +19,14 @@ from d2sm_plugin.models.objectives import objective_name
 from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.options.host_arguments import is_of_host
+from d2sm_plugin.options.schema import LoggerOptions
 from d2sm_plugin.options.signatures import Argument, signature_of
 from d2sm_plugin.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
     DEGRADATION_REGISTRY,
     FEATURE_REGISTRY,
+    LOGGER_REGISTRY,
     LOSS_REGISTRY,
     METRIC_REGISTRY,
     lookup,
@@ -54,6 +56,8 @@ def check_types(options: Mapping[str, Any], model: type, is_train: bool) -> None
     for name, block in options["val"]["metrics"].items():
         _check_metric(block, f"val.metrics.{name}")
     if is_train:
+        for name, block in read_block(LoggerOptions, options["logger"], "logger").blocks().items():
+            check_block(LOGGER_REGISTRY, block, f"logger.{name}")
         _check_train(options["train"], model)
 
 

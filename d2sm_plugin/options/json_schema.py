@@ -22,13 +22,14 @@ from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.options.checks import METRIC_IMAGES
 from d2sm_plugin.options.host_arguments import is_of_host
 from d2sm_plugin.options.reader import known_models
-from d2sm_plugin.options.schema import Options
+from d2sm_plugin.options.schema import LoggerOptions, Options
 from d2sm_plugin.options.signatures import Argument, signature_of
 from d2sm_plugin.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
     DEGRADATION_REGISTRY,
     FEATURE_REGISTRY,
+    LOGGER_REGISTRY,
     LOSS_REGISTRY,
     METRIC_REGISTRY,
 )
@@ -37,7 +38,7 @@ Schema = dict[str, Any]
 DRAFT = "http://json-schema.org/draft-07/schema#"
 _REGISTRIES = {
     "arch": ARCH_REGISTRY, "loss": LOSS_REGISTRY, "metric": METRIC_REGISTRY, "feature": FEATURE_REGISTRY,
-    "degradation": DEGRADATION_REGISTRY,
+    "degradation": DEGRADATION_REGISTRY, "logger": LOGGER_REGISTRY,
 }  # fmt: skip
 _DROPPED = ("title", "default", "required", "discriminator")
 _EXTENDS = {
@@ -97,6 +98,11 @@ def option_schema() -> Schema:
     val["properties"]["metrics"] = {
         "type": ["object", "null"],
         "additionalProperties": {"$ref": "#/definitions/metric"},
+    }
+    options["properties"]["logger"]["properties"]["run_loggers"] = {
+        "type": ["object", "null"],
+        "description": LoggerOptions.model_fields["run_loggers"].description,
+        "additionalProperties": {"$ref": "#/definitions/logger"},
     }
     return {"$schema": DRAFT, **options, "definitions": definitions}
 

@@ -78,8 +78,26 @@ class LoggerOptions(Block):
     grad_norm_freq: Whole = Field(0, ge=0, description="steps between gradient-norm ratios; 0: the first step only")
     use_tb_logger: bool = Field(True, description="TensorBoard curves under tb_logger/NAME")
     wandb: dict[str, Any] | None = Field(
-        None, description="{project: ..., resume_id: ...}: mirror TensorBoard to Weights & Biases"
+        None, description="{project: ..., resume_id: ...} and arguments of wandb.init; off without a project"
     )
+    mlflow: dict[str, Any] | None = Field(
+        None, description="{experiment: ..., tracking_uri: ...}: a run of MLflow as well"
+    )
+    run_loggers: dict[FileName, TypeBlock] = Field(
+        default_factory=dict, description="loggers of your own, name: {type: ...}, see docs/extend.md"
+    )
+    max_images: NonNegativeInt = Field(
+        2, description="pictures of each validation set that all these loggers get; 0: none"
+    )
+
+    def blocks(self) -> dict[str, TypeBlock]:
+        """Return the loggers that are asked for: name -> block with its type."""
+        named: dict[str, TypeBlock] = {"use_tb_logger": {"type": "TensorBoardLogger"}} if self.use_tb_logger else {}
+        if (self.wandb or {}).get("project"):  # as in BasicSR, whose files name none
+            named["wandb"] = {"type": "WandbLogger", **(self.wandb or {})}
+        if self.mlflow is not None:
+            named["mlflow"] = {"type": "MlflowLogger", **self.mlflow}
+        return named | {f"run_loggers.{name}": block for name, block in self.run_loggers.items()}
 
 
 class Options(Block):

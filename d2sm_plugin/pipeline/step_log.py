@@ -1,4 +1,4 @@
-"""Display of a training's steps: lines of the log, curves, the progress bar."""
+"""Display of a training's steps: lines of the log, values for loggers, the progress bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from basicsr.utils import AvgTimer, MessageLogger
 from tqdm import tqdm
 
 from d2sm_plugin.models.d2sm_model import D2SMModel
-from d2sm_plugin.pipeline.curves import Curves
+from d2sm_plugin.pipeline.run_loggers import RunLoggers
 
 
 class StepLog:
@@ -19,13 +19,15 @@ class StepLog:
     Args:
         options: of the run.
         start_iter: steps that were made before.
-        curves: where the values of a line are drawn too, or None.
+        loggers: which get the values of a line too.
         first_rank: whether this process shows anything.
     """
 
-    def __init__(self, options: Mapping[str, Any], start_iter: int, curves: Curves | None, first_rank: bool) -> None:
+    def __init__(self, options: Mapping[str, Any], start_iter: int, loggers: RunLoggers, first_rank: bool) -> None:
         self.every = options["logger"]["print_freq"]
-        self.messages = MessageLogger(options, start_iter, curves)
+        self.loggers = loggers
+        written = {**options, "logger": {**options["logger"], "use_tb_logger": False}}
+        self.messages = MessageLogger(written, start_iter)
         self.messages.max_iters += 1  # it counts the steps left from the one before, which would be -1 at the end
         self.timer, self.data_timer = AvgTimer(), AvgTimer()
         total = options["train"]["total_iter"]
@@ -48,6 +50,8 @@ class StepLog:
         lead = {"epoch": epoch, "iter": step, "lrs": model.get_current_learning_rate()}
         times = {"time": self.timer.get_avg_time(), "data_time": self.data_timer.get_avg_time()}
         self.messages({**lead, **times, **current})
+        named = {f"losses/{name}" if name.startswith("l_") else name: value for name, value in current.items()}
+        self.loggers.scalars({**named, "lr": lead["lrs"][0]}, step)
         self.bar.set_postfix({k: f"{v:.2e}" for k, v in current.items() if k.startswith("l_")}, refresh=False)
 
     def pause(self) -> None:

@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from d2sm_plugin.blocks import read_block
 from d2sm_plugin.errors import CheckpointError, D2SMError, OptionError, OtherRankError, TrainingError
 from d2sm_plugin.files import reading_again
+from d2sm_plugin.loggers.interface import Run
 from d2sm_plugin.metrics.better import lower_is_better
 from d2sm_plugin.models.data_check import check_training_sample
 from d2sm_plugin.options.data_sets import training_blocks
@@ -21,7 +22,6 @@ from d2sm_plugin.options.schema import LoggerOptions, ValOptions
 from d2sm_plugin.pipeline.best import BestMetrics
 from d2sm_plugin.pipeline.build import build_model
 from d2sm_plugin.pipeline.checkpoint import CheckpointStore, describe_networks, read_state
-from d2sm_plugin.pipeline.curves import check_curves, open_curves
 from d2sm_plugin.pipeline.distributed import on_any_rank, on_first_rank
 from d2sm_plugin.pipeline.experiment import Folder, versions
 from d2sm_plugin.pipeline.image_records import RECORDS, write_records
@@ -32,6 +32,7 @@ from d2sm_plugin.pipeline.random_state import restore_random_state, seed_everyth
 from d2sm_plugin.pipeline.report import describe_model, result_lines
 from d2sm_plugin.pipeline.resume import ResumeChanges, kept_options
 from d2sm_plugin.pipeline.run_log import log_to_file, log_traceback, run_log
+from d2sm_plugin.pipeline.run_loggers import build_loggers
 from d2sm_plugin.pipeline.state_saver import StateSaver
 from d2sm_plugin.pipeline.step_log import StepLog
 from d2sm_plugin.pipeline.validation import Evaluator
@@ -83,9 +84,9 @@ class TrainingRun:
         with run_log(self.rank == 0) as self.logger, closing(self.folder):
             try:
                 self._start()
-                curves = open_curves(self.folder.tensorboard, self.logging, self.options, self.done + 1)
-                with closing(curves) as self.curves, StopSignals() as self.signals:
-                    return self._train()
+                with closing(self.loggers), StopSignals() as self.signals:
+                    self.loggers.completed = self._train()
+                    return self.loggers.completed
             except Exception as error:
                 log_traceback(error)
                 raise
@@ -94,7 +95,7 @@ class TrainingRun:
 
     def _start(self) -> None:
         """Build everything, continue where there is something to continue, and only then make the run's folder."""
-        check_curves(self.logging)
+        self.loggers = build_loggers(self.logging, self.options["name"], self.rank == 0)
         state, changes = self._state_to_continue(), None
         if state is not None:
             with reading_again(str(self.resume_state), "continue from an earlier one"):
@@ -107,6 +108,8 @@ class TrainingRun:
         self.metrics = MetricsFile(self.folder.metrics_file)
         self.best = BestMetrics(lower_is_better(self.val.metrics, self.model.measures), self.metrics.rows)
         self._describe(changes)
+        run = Run(self.options["name"], self.folder.path, self.folder.tensorboard, self.kept_options, self.done + 1)
+        on_first_rank(lambda: self.loggers.start(run))
 
     def _make_folder(self, resume: bool) -> None:
         self.folder.start(self.option_file, self.options, resume)
@@ -191,7 +194,7 @@ class TrainingRun:
 
     def _loop(self, total: int) -> None:
         every, warmup = self.logging.save_checkpoint_freq, self.model.train_block.warmup_iter
-        log = StepLog(self.options, self.done, self.curves, self.rank == 0)
+        log = StepLog(self.options, self.done, self.loggers, self.rank == 0)
         workers = DeadWorkersWait()
         stream = closing(iter(self.data))  # its workers end with the loop, however that ends
         with logging_redirect_tqdm([self.logger]), log.bar, workers, stream as batches:
@@ -279,9 +282,12 @@ class TrainingRun:
                     self.store.save_network(label, f"best_{wanted.replace('/', '_')}", wrapped, step)
         write_records(self.folder.path / RECORDS, self.evaluator.by_image, self.evaluator.class_names)
         self.metrics.add(step, results)
+        values = {}
         for name, (_, metrics) in results.items():
             for metric, value in metrics.items():
-                self.curves.add_scalar(f"metrics/{name}/{metric}", value, step)
+                values[f"metrics/{name}/{metric}"] = value
+        self.loggers.scalars(values, step)
+        self.loggers.pictures(self.folder.visualization, step, self.logging.max_images)
         for line in result_lines(results, self.best):
             self.logger.info(line)
 
