@@ -44,10 +44,11 @@ def write_images(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Colum
                         of_images.setdefault(record.key, {})[job.seed] = value
     rows = []
     for (row, column), of_images in values.items():
-        base = values.get((suite.baseline, column), {})
+        baseline = suite.baseline_of(row)
+        base = values.get((baseline, column), {})
         for key, by_seed in of_images.items():
             mean, difference = statistics.fmean(by_seed.values()), _difference(by_seed, base.get(key, {}))
-            shown = difference if row != suite.baseline else None
+            shown = difference if row != baseline else None
             better = "lower" if column.lower else "higher"
             rows.append([row, column.test_set, key, column.metric, better, len(by_seed), mean, shown])
     write_csv(folder / IMAGES, HEADER, rows)

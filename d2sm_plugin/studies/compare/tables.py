@@ -44,7 +44,7 @@ def write_tables(scores: Scores, cost: Cost, folder: Path, intervals: Intervals 
     write_whole(folder / "table.md", text)
     write_csv(folder / "table.csv", ("variant", "seed", "set", "sigma", "metric", "value"), _long(scores))
     header = ("variant", "set", "sigma", "metric", "seeds", "mean", "sd", "rank", "difference", "difference_sd")
-    write_csv(folder / "table_mean.csv", header, _means(scores))
+    write_csv(folder / "table_mean.csv", (*header, "baseline"), _means(scores))
     return text
 
 
@@ -234,5 +234,6 @@ def _means(scores: Scores) -> list[list[Any]]:
                 summary.deviation,
             ]
             change = [None, None] if difference is None else [difference.mean, difference.deviation]
-            lines.append([*described, ranks.get(row), *change])
+            baseline = scores.suite.baseline_of(row) if paired else None
+            lines.append([*described, ranks.get(row), *change, baseline])
     return lines

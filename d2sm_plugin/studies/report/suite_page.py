@@ -37,15 +37,15 @@ def suite_page(folder: Path, most_bytes: int, count: int) -> Page:
         heading, paragraphs, tables = _markdown((folder / TABLE).read_text(encoding="utf-8"))
     intervals = _rows(folder / _INTERVALS, ("difference", "low", "high", "seeds", "frames", "blocks"))
     means = _rows(folder / _MEANS, ("rank", "difference"))
-    baseline = next((row["variant"] for row in means if row["rank"] and not row["difference"]), "")
+    baselines = {row["variant"]: row["baseline"] for row in means if row.get("baseline")}
     sections = [
         Section("results", "Results", paragraphs[2:], tables),
-        _differences(intervals, baseline),
+        _differences(intervals, baselines),
         _pictures(folder, most_bytes, count),
         _plots(folder),
-        _failures(_rows(folder / IMAGES, ("mean", "difference")), baseline),
+        _failures(_rows(folder / IMAGES, ("mean", "difference")), baselines),
     ]
-    return Page(heading, "Comparison", paragraphs[0] if paragraphs else "", _tiles(intervals, baseline), sections)
+    return Page(heading, "Comparison", paragraphs[0] if paragraphs else "", _tiles(intervals, baselines), sections)
 
 
 def _markdown(text: str) -> tuple[str, list[str], list[Table]]:
@@ -102,7 +102,11 @@ def _place(row: Row) -> str:
     return f"{title(row['metric'])}, " + (f"σ = {row['sigma']}" if row["sigma"] else row["set"])
 
 
-def _tiles(intervals: Sequence[Row], baseline: str) -> list[Tile]:
+def _less(variant: str, baselines: Mapping[str, str]) -> str:
+    return f"less {baselines.get(variant, 'the baseline')}"
+
+
+def _tiles(intervals: Sequence[Row], baselines: Mapping[str, str]) -> list[Tile]:
     """Return the differences of a suite with one variant beside the baseline; more would not be seen at a glance."""
     if len({row["variant"] for row in intervals}) != 1:
         return []
@@ -111,16 +115,20 @@ def _tiles(intervals: Sequence[Row], baseline: str) -> list[Tile]:
         digits = _DIGITS.get(row["metric"], 2)
         verdict = "the interval holds 0" if low <= 0 <= high else "the interval is clear of 0"
         detail = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}: {verdict}"
-        tiles.append(Tile(f"{_place(row)}: {row['variant']} less {baseline}", f"{value:+.{digits}f}", detail))
+        name = f"{row['variant']} {_less(row['variant'], baselines)}"
+        tiles.append(Tile(f"{_place(row)}: {name}", f"{value:+.{digits}f}", detail))
     return tiles
 
 
-def _differences(intervals: Sequence[Row], baseline: str) -> Section:
-    section = Section("differences", f"Differences from {baseline}")
+def _differences(intervals: Sequence[Row], baselines: Mapping[str, str]) -> Section:
+    """Return the differences with their intervals; where variants have baselines of their own, each names it."""
+    shared = set(baselines.values())
+    section = Section("differences", f"Differences from {next(iter(shared)) if len(shared) == 1 else 'the baseline'}")
     panels: dict[str, list[tuple[str, float, float, float]]] = {}
     digits: dict[str, int] = {}
     for row, value, low, high in _known(intervals):
-        panels.setdefault(_place(row), []).append((row["variant"], value, low, high))
+        name = row["variant"] if len(shared) == 1 else f"{row['variant']} {_less(row['variant'], baselines)}"
+        panels.setdefault(_place(row), []).append((name, value, low, high))
         digits[_place(row)] = _DIGITS.get(row["metric"], 2)
     section.intervals = [interval_chart(place, rows, digits[place]) for place, rows in panels.items()]
     if section.intervals:
@@ -155,7 +163,7 @@ def _plots(folder: Path) -> Section:
     return Section("plots", "Plots", comparisons=[plot for plot in plots if plot is not None])
 
 
-def _failures(images: Sequence[Row], baseline: str) -> Section:
+def _failures(images: Sequence[Row], baselines: Mapping[str, str]) -> Section:
     """Return, for each variant and metric, the images on which it loses most against the baseline."""
     section = Section("failures", "Failure cases")
     groups: dict[tuple[str, str, str], list[tuple[float, Row]]] = {}
@@ -167,6 +175,7 @@ def _failures(images: Sequence[Row], baseline: str) -> Section:
             )
     for (variant, test_set, metric), rows in groups.items():
         rows.sort(key=lambda pair: pair[0])
+        baseline = baselines.get(variant, "the baseline")
         losses = sum(gain < 0 for gain, _ in rows)
         lines = [
             [
@@ -180,7 +189,7 @@ def _failures(images: Sequence[Row], baseline: str) -> Section:
             f"{title(metric)} of {variant} on {test_set}: worse than {baseline} on {losses} of {len(rows)} images; the "
             f"{len(lines)} worst"
         )
-        section.tables.append(Table(caption, ["image", title(metric), f"less {baseline}"], lines))
+        section.tables.append(Table(caption, ["image", title(metric), _less(variant, baselines)], lines))
     if section.tables:
         section.paragraphs.append("Means over seeds of each image. MIoU of an image is over the classes in it.")
     return section

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -20,7 +21,7 @@ from d2sm_plugin.studies.compare.jobs import make_jobs
 from d2sm_plugin.studies.compare.report import write_report
 from d2sm_plugin.studies.compare.scores import Scores
 from d2sm_plugin.studies.compare.suite import read_suite
-from d2sm_plugin.studies.compare.tables import markdown
+from d2sm_plugin.studies.compare.tables import markdown, write_tables
 
 ROWS = {
     "L1": {},
@@ -109,6 +110,10 @@ def test_ranks_and_differences_are_those_beside_the_baseline(write):
     assert "Difference from L1," not in text  # it stands alone
     assert [row for row in scores.rows() if row in ("old", "L1", "wide", "wide L2")] == ["old", *ROWS]
     assert compare_pairs(suite, jobs, scores.columns) == []  # no records of single images
+    write_tables(scores, {}, path.parent)
+    with (path.parent / "table_mean.csv").open(newline="", encoding="utf-8") as file:
+        baselines = {line["variant"]: line["baseline"] for line in csv.DictReader(file)}
+    assert baselines == {"noisy": "", "old": "", "L1": "", "wide": "", "wide L2": "wide"}
 
 
 def test_published_figures_stand_beside_ours(write):

@@ -230,7 +230,12 @@ def suite(folder):
     text = f"# Suite & co\n\nMeans.\n\n{table}\n\nDifferences.\n\n{table}\n\nTrained with a.\n"
     (folder / "table.md").write_text(text, encoding="utf-8")
     files = {
-        "table_mean.csv": [["variant", "rank", "difference"], ["L1", 2, ""], ["A|<b>", 1, 1.0]],
+        "table_mean.csv": [
+            ["variant", "rank", "difference", "baseline"],
+            ["published", 1, "", ""],  # a network that is tested as it is
+            ["L1", 2, "", ""],
+            ["A|<b>", 1, 1.0, "L1"],
+        ],
         "intervals.csv": [
             ["variant", "set", "sigma", "metric", "difference", "low", "high", "seeds", "frames", "blocks"],
             ["A|<b>", "s", "25", "psnr", "1.0", "-0.5", "2.0", 2, 4, 2],
