@@ -101,7 +101,8 @@ def _first_finished(jobs: Sequence[SuiteRun]) -> dict[str, SuiteRun]:
 def _known_keys(dataset: Any) -> list[str]:
     if hasattr(dataset, "keys"):
         return list(dataset.keys)
-    return [image_keys({name: [value] for name, value in item.items()})[0] for item in dataset]
+    items = (dataset[place] for place in range(len(dataset)))
+    return [image_keys({name: [value] for name, value in item.items()})[0] for item in items]
 
 
 def _keys(suite: Suite, known: Sequence[str], test_set: str) -> list[str]:

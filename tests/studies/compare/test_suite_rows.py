@@ -157,6 +157,19 @@ def test_networks_are_tested_as_they_are(write, tmp_path, capsys):
     ]
 
 
+def test_pictures_of_pairs_whose_data_set_has_no_keys(write, photographs, tmp_path):
+    pairs = {"type": "PairedImageDataset", "dataroot_gt": str(photographs), "dataroot_lq": str(photographs)}
+    test = {"datasets": {"test": {**pairs, "name": "pairs", "io_backend": {"type": "disk"}}}, "val": {"metrics": {}}}
+    tested = {"as it comes": {"options": {"network_g": {"type": "BicubicUpsampling", "scale": 1}}}}
+    path = write(tested=tested, variants={"L1": {}}, test=test, untrained=dict.fromkeys(("input", "clean")))
+    suite, jobs = jobs_of(path)
+    (job,) = (job for job in jobs if job.row == "as it comes")
+    job.write_options()
+    assert run([str(job.folder), job.kind, job.test_name]) == 0
+    write_report(suite, jobs, tmp_path / "report")
+    assert len(list((tmp_path / "report").glob("grid_*_pairs.png"))) == 2
+
+
 def test_mistake_in_a_tested_row_names_it(write):
     path = write(tested={"old": {"options": {"network_g": {"num_feats": 3}}}})
     with pytest.raises(OptionError, match=r"suite.yml: tested.old: network_g"):
