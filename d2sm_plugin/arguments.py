@@ -66,7 +66,8 @@ def device(text: str) -> str:
         chosen = torch.device(text)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
-        reason = _short(str(error).splitlines()[0])
+        missing = isinstance(error, NotImplementedError)  # torch's text is about the operation that shows it
+        reason = "torch finds none here" if missing else _short(str(error).splitlines()[0])
         raise ArgumentTypeError(f"'{_short(text)}' cannot be used ({reason}); give cpu, cuda or cuda:0") from None
     if chosen.type == "meta":
         raise ArgumentTypeError("'meta' computes nothing; give cpu, cuda or cuda:0")

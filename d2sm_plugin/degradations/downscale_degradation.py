@@ -11,10 +11,11 @@ from annotated_types import MinLen
 from d2sm_plugin.degradations.chain import Image
 from d2sm_plugin.degradations.ranges import FloatRange, read_range
 from d2sm_plugin.degradations.resizing import INTERPOLATIONS, USUAL, Interpolation, draw_interpolation, resized
-from d2sm_plugin.errors import OptionError, suggest
+from d2sm_plugin.errors import DataError, OptionError, suggest
 from d2sm_plugin.registry import DEGRADATION_REGISTRY, register
 
 _MOST = 16
+_MOST_PIXELS = 1 << 26  # of an image that grows
 
 
 @register(DEGRADATION_REGISTRY)
@@ -46,6 +47,8 @@ class Downscale:
         """Resize an image (H, W, C)."""
         factor = self.factor.draw(generator)
         height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+        if height * width > _MOST_PIXELS:
+            raise DataError(f"the image would have {height * width:,} pixels; lower Downscale.factor {factor:g}")
         small = resized(image, (height, width), draw_interpolation(generator, self.interpolation))
         if not self.back:
             return small

@@ -10,6 +10,7 @@ from d2sm_plugin.degradations.ranges import FloatRange, read_range
 from d2sm_plugin.registry import DEGRADATION_REGISTRY, register
 
 _HIGHEST = 255.0
+_LEAST_SHOT = 1e-3 / 255  # less is lost in float32, and Poisson's numbers of photons would be beyond int64
 
 
 @register(DEGRADATION_REGISTRY)
@@ -61,7 +62,7 @@ class PoissonGaussianNoise:
         if self.grey and generator.random() < self.grey:
             light = light.mean(axis=2, keepdims=True)
         noise = read * generator.standard_normal(light.shape, dtype=np.float32)
-        if shot:
+        if shot > _LEAST_SHOT:
             noise += generator.poisson(light / shot**2) * shot**2 - light
         level = np.sqrt(shot**2 * light + read**2)
         return Noisy((image + noise).astype(np.float32), level.astype(np.float32))

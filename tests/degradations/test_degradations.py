@@ -77,6 +77,7 @@ def test_poisson_gaussian_noise_has_the_variance_of_its_formula():
     assert (noisy - image).mean(axis=(0, 1)) == pytest.approx(0, abs=3e-3)
     photons = PoissonGaussianNoise(shot=40, read=0)(image, rng()).image / (40 / 255) ** 2
     assert photons == pytest.approx(np.round(photons), abs=1e-3)  # whole numbers of them
+    assert np.array_equal(PoissonGaussianNoise(shot=1e-9, read=0)(image, rng()).image, image)
     grey = PoissonGaussianNoise(shot=40, read=10, grey=1)(flat(0.4), rng()).image - flat(0.4)
     assert np.ptp(grey, axis=2).max() < 1e-6
 
@@ -199,6 +200,12 @@ def test_downscale():
     assert Downscale(2.0)(image, rng()).shape == (96, 128, 3)
     sizes = {Downscale((0.5, 1.0))(image, rng(seed)).shape[0] for seed in range(60)}
     assert min(sizes) >= 24 and max(sizes) <= 48 and len(sizes) > 10
+
+
+def test_an_image_does_not_grow_without_bounds():
+    grown = read_steps([{"type": "Downscale", "factor": 16}] * 4, "x")
+    with pytest.raises(DataError, match=r"would have .* pixels; lower Downscale\.factor 16"):
+        run(grown, flat(0.5, side=64), rng())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
