@@ -366,6 +366,12 @@ def test_images_of_another_size_are_fitted_to_the_networks_input(roots, scale, s
     assert item["lq"].is_contiguous()
 
 
+def test_a_dataset_with_degradations_can_be_sent_to_a_worker(roots):
+    steps = [{"type": "SecondOrder"}, {"type": "OneOf", "steps": [{"type": "SincFilter"}]}]
+    dataset = NoisyImageDataset(val_options(roots, sigma=None, degradations=steps))
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[1]["lq"], dataset[1]["lq"])
+
+
 def test_labels_are_cut_as_the_image(roots):
     item = NoisyImageDataset(val_options(roots, sigma=None, degradations=[{"type": "Blur"}], scale=3))[0]
     assert item["label"].shape == item["gt"].shape[1:] == (39, 54)

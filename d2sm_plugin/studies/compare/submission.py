@@ -17,6 +17,7 @@ from d2sm_plugin.studies.compare.runner import command_of, package_path
 
 CLUSTERS = ("slurm", "local")
 _STOP = "stop"
+_OF_ONE_TASK = ("nodes", "tasks_per_node", "ntasks_per_node", "num_tasks")
 _DEFAULTS = {"timeout_min": 1440, "cpus_per_task": 2}
 _FAILED = 1
 
@@ -108,5 +109,7 @@ def _read(settings: Sequence[str]) -> Mapping[str, Any]:
         name, equals, value = entry.partition("=")
         if not equals or not name:
             raise OptionError(f"--submit-settings {entry}: expected NAME=VALUE, such as timeout_min=600")
+        if name.removeprefix("slurm_") in _OF_ONE_TASK:
+            raise OptionError(f"--submit-settings {name}: a run is one task of a job; remove it")
         read[name] = parse_yaml(value, f"--submit-settings {entry}")
     return read

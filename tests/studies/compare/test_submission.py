@@ -98,6 +98,7 @@ def test_a_job_that_waits_is_taken_back(monkeypatch, photographs, tmp_path):
     [
         (["timeout_min"], "--submit-settings timeout_min: expected NAME=VALUE"),
         (["timeout_mins=5"], "--submit-settings: submitit refuses them"),
+        (["slurm_nodes=2"], "--submit-settings slurm_nodes: a run is one task of a job; remove it"),
         (["timeout_min=soon"], "--submit-settings: submitit refuses them"),
     ],
 )
