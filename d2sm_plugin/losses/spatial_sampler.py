@@ -63,13 +63,16 @@ class SpatialSampler(Sampler):
                 f"SpatialSampler.scope: scope 'image' compares positions of one image, at least {LEAST_SAMPLES}, and "
                 f"its feature map is {height}x{width}; set scope 'batch', or train on larger crops"
             )
-        positions = torch.tensor(self.choose(height * width), pin_memory=maps.is_cuda)
-        positions = positions.to(maps.device, non_blocking=True)  # does not wait for the network that made the maps
+        chosen, positions = self.choose(height * width), None
+        if len(chosen) < height * width:
+            positions = torch.tensor(chosen, pin_memory=maps.is_cuda)
+            positions = positions.to(maps.device, non_blocking=True)  # does not wait for the network that made the maps
         with torch.no_grad():
             clear_maps = feature_map(clear)
         return self.features(maps, positions), self.features(clear_maps, positions)
 
     @staticmethod
-    def features(maps: Tensor, positions: Tensor) -> Tensor:
-        """Feature vectors (B, P, C) at positions (P) of maps (B, C, h, w)."""
-        return maps.flatten(2).index_select(2, positions).transpose(1, 2)
+    def features(maps: Tensor, positions: Tensor | None) -> Tensor:
+        """Feature vectors (B, P, C) at positions (P), or all, of maps (B, C, h, w)."""
+        vectors = maps.flatten(2)
+        return (vectors if positions is None else vectors.index_select(2, positions)).transpose(1, 2)

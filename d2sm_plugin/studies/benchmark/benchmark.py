@@ -23,6 +23,8 @@ from d2sm_plugin.studies.benchmark.launches import HEADERS as LAUNCH_HEADERS
 from d2sm_plugin.studies.benchmark.launches import launch_counts
 from d2sm_plugin.studies.benchmark.measure import Case, Settings, Timing, arithmetic_limit, ratios, run_case
 from d2sm_plugin.studies.benchmark.memory import peak_memory
+from d2sm_plugin.studies.benchmark.paper import HEADERS as PAPER_HEADERS
+from d2sm_plugin.studies.benchmark.paper import paper_table
 
 _HEADERS = ("case", "variant", "wall ms", "CPU ms", "spread %", "wall ratio", "CPU ratio", "peak MiB", "% of limit")
 
@@ -31,11 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure as the command line says; see ``--help``."""
     parser = Parser(description="Measure variants side by side and print one table.")
     add_custom_import(parser)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"default: all of {', '.join(NAMES)}")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"default: all of {', '.join(NAMES)}; or paper alone")
     parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=whole(1, 1024), default=1, help="threads of the CPU (default: 1)")
     parser.add_argument("--repeats", type=whole(1), default=9, help="rounds, fewer for slow cases (default: 9)")
-    parser.add_argument("--small", action="store_true", help="small sizes, to see that everything runs")
+    parser.add_argument("--small", "--tiny", action="store_true", help="small sizes, to see that everything runs")
+    parser.add_argument(
+        "--plan", action="store_true", help="with paper: count its memory, run nothing (always so on a CPU)"
+    )
     parser.add_argument(
         "--no-memory", action="store_true", help="leave out the peak memory (a process for each variant)"
     )
@@ -47,12 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.launches:
         sys.stdout.write(tabulate(launch_counts().items(), LAUNCH_HEADERS, tablefmt="github") + "\n")
         return 0
+    settings = Settings(torch.device(args.device), args.repeats, args.small)
+    torch.set_num_threads(args.threads)
+    if args.cases == ["paper"]:
+        sys.stdout.write(
+            tabulate(paper_table(settings, args.plan), PAPER_HEADERS, "github", disable_numparse=True) + "\n"
+        )
+        return 0
     names = args.cases or list(NAMES)
     for name in names:
         check_name(name)
-    torch.set_num_threads(args.threads)
     logging.getLogger("basicsr").setLevel(logging.WARNING)
-    settings = Settings(torch.device(args.device), args.repeats, args.small)
     if args.frontier:
         return _frontier(args.frontier, args.extractor, args.plot, settings)
     rows = []

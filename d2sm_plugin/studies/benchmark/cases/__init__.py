@@ -17,6 +17,7 @@ NAMES = (
     "patches",
     "iteration",
     "arithmetic",
+    "recommended",
     "precision",
     "compile",
     "reading",
