@@ -74,10 +74,27 @@ def run_rank(rank, folder):
         name: train(nn.parallel.DistributedDataParallel(network()), options, share) for name, options in CASES.items()
     }
     torch.save(actual, f"{folder}/rank{rank}.pth")
+    check_bytes()
     check_shared_work(rank)
     check_unequal_batches(rank)
     assert mean_over_processes(torch.tensor(2 + 3 * rank)).item() == 3.5
     dist.destroy_process_group()
+
+
+def check_bytes():
+    """A step sends this process's features and the sums of all rows, and nothing on the way back."""
+    sent = []
+    originals = dist.all_reduce, dist.all_gather
+    dist.all_reduce = lambda tensor: sent.append(tensor.numel() * tensor.element_size()) or originals[0](tensor)
+    dist.all_gather = lambda parts, rows: sent.append(rows.numel() * rows.element_size()) or originals[1](parts, rows)
+    loss = D2SMLoss(TinyExtractor(), queue=20)
+    for step in range(7):
+        images = torch.rand(2, 3, 16, 16, requires_grad=True)
+        loss(images, torch.rand(2, 3, 16, 16)).backward()
+        counts = [8] if step == 0 else []  # that all hold equally many, once
+        assert sent == [*counts, 2 * 6 * 4, 2 * 6 * 4, 4 * 8 * min(20, 4 * (step + 1))], sent
+        sent.clear()
+    dist.all_reduce, dist.all_gather = originals
 
 
 def check_shared_work(rank):

@@ -1,4 +1,4 @@
-"""Processes that take part in one step of a measurement together, by gloo."""
+"""Processes that take part in one step of a measurement together: by gloo, or by NCCL with a GPU each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from d2sm_plugin.losses import QueueSampler
-from d2sm_plugin.losses.gather import gather_rows
+from d2sm_plugin.losses.gather import gather_rows, share_of
 from d2sm_plugin.studies.benchmark.material import feature_pair, fill_queue
-from d2sm_plugin.studies.benchmark.measure import Settings, Spent, Step
+from d2sm_plugin.studies.benchmark.measure import Settings, Spent, Step, synchronise
 
 _PATIENCE = 300  # seconds that a step may take
 
@@ -26,19 +26,21 @@ class LossProcesses:
 
     Args:
         count: of processes, one thread each.
+        device: ``cpu``, or ``cuda`` for a GPU for each process.
         rows: new samples of each process in a step.
         dimension: of their features.
         queue: samples in the queue, a multiple of those of a step; it is full when the group is ready.
+        shared: each process compares its own samples alone; else each compares all of them.
     """
 
-    def __init__(self, count: int, rows: int, dimension: int, queue: int) -> None:
+    def __init__(self, count: int, device: str, rows: int, dimension: int, queue: int, shared: bool = True) -> None:
         context = torch.multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory(prefix="d2sm_processes_")
         self._pipes: list[Connection] = []
         processes: list[BaseProcess] = []
         for rank in range(count):
             parent_end, child_end = context.Pipe()
-            arguments = (child_end, self._folder.name, rank, count, rows, dimension, queue)
+            arguments = (child_end, self._folder.name, rank, count, device, rows, dimension, queue, shared)
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             child_end.close()
@@ -63,9 +65,9 @@ class LossProcesses:
         return answers
 
 
-def prepare_processes(count: int, rows: int, dimension: int, queue: int) -> Step:
+def prepare_processes(count: int, device: str, rows: int, dimension: int, queue: int, shared: bool = True) -> Step:
     """Start a group and return its step."""
-    return LossProcesses(count, rows, dimension, queue).step
+    return LossProcesses(count, device, rows, dimension, queue, shared).step
 
 
 def _stop(pipes: list[Connection], processes: list[BaseProcess]) -> None:
@@ -77,18 +79,32 @@ def _stop(pipes: list[Connection], processes: list[BaseProcess]) -> None:
             process.terminate()
 
 
-def work(pipe: Connection, folder: str, rank: int, count: int, rows: int, dimension: int, queue: int) -> None:
+def work(
+    pipe: Connection,
+    folder: str,
+    rank: int,
+    count: int,
+    device: str,
+    rows: int,
+    dimension: int,
+    queue: int,
+    shared: bool,
+) -> None:
     """Make a step for every message of the pipe, and answer with its wall and CPU time in seconds."""
     torch.set_num_threads(1)
     store = (Path(folder) / "store").as_uri()
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
-    sampler = QueueSampler(queue)
-    settings = Settings(torch.device("cpu"), 1, False)
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", init_method=store, rank=rank, world_size=count)
+    settings = Settings(torch.device(device), 1, False)
+    sampler = QueueSampler(queue).to(settings.device)
     restored, clear = feature_pair(rows, settings, seed=rank, dimension=dimension)
 
     def step() -> None:
         restored.grad = None
-        sampler(gather_rows(restored), gather_rows(clear)).backward()
+        share = share_of(count * rows) if shared else None
+        sampler(gather_rows(restored), gather_rows(clear), share=share).backward()
+        synchronise(settings.device)
 
     step()
     fill_queue(sampler)

@@ -74,7 +74,7 @@ def test_small_cases_run(name):
 
 
 def test_processes_work_together_and_say_what_they_spent():
-    step = prepare_processes(2, rows=3, dimension=5, queue=12)
+    step = prepare_processes(2, "cpu", rows=3, dimension=5, queue=12)
     assert all(0 < part < 60 for _ in range(2) for part in timed(step, CPU.device))
     case = build_case("scaling", CPU)
     assert case.reference in case.variants and not case.in_this_process
