@@ -91,7 +91,12 @@ def bad_inputs() -> list[BadInput]:
 
 # --------------------------------------------------------------------------------------------------------- options
 
+
 #: Keys that are set to what they must not be: path, value.
+def _degraded(*blocks: Any) -> dict[str, Any]:
+    return {"degradations": list(blocks), "type": "NoisyImageDataset", "dataroot_gt": "images"}
+
+
 WRONG_VALUES: list[tuple[str, Any]] = [
     ("name", ".."), ("name", "a/b"), ("name", ""), ("name", 3), ("name", None), ("name", "a\nb"), ("name", "x" * 300),
     ("num_gpu", -1), ("num_gpu", "two"), ("num_gpu", 1.5), ("num_gpu", 99), ("manual_seed", -1), ("manual_seed", "one"),
@@ -117,6 +122,11 @@ WRONG_VALUES: list[tuple[str, Any]] = [
     ("train:pixel_opt:takes", ["restored", "x"]), ("train:half_opt", {"type": "L1Loss"}),
     ("datasets:train:gt_size", 10**7), ("datasets:train:batch_size_per_gpu", 10**7), ("train:accumulate", 10**7),
     ("datasets:train:num_worker_per_gpu", 10**5), ("datasets:train:dataset_enlarge_ratio", 10**9),
+    ("datasets:val:degradations", [{"type": "JPEG"}]), ("datasets:val", _degraded()), ("datasets:val", _degraded(3)),
+    ("datasets:val", _degraded({"type": "JPG"})), ("datasets:val", _degraded({"type": "JPEG", "quality": [9, 1]})),
+    ("datasets:val", _degraded({"type": "Blur", "sigma": float("nan")})),
+    ("datasets:val", _degraded({"type": "OneOf", "steps": [{"type": "Shuffled", "steps": []}]})),
+    ("datasets:val", _degraded({"type": "GaussianNoise", "probability": float("nan")})),
     ("path", {"pretrain_network_g": "gone.pth"}), ("path", {"resume_state": "gone.state"}),
 ]  # fmt: skip
 
@@ -154,6 +164,8 @@ def _options() -> Iterator[BadInput]:
         "name=../x",
     ):
         yield BadInput(f"--force_yml {entry}", "train", lambda _, e=entry: [*TRAIN, "--force_yml", e])
+    for arguments in (["--device", "gpu"], ["--device", "xpu:99"], ["--launcher", "slurm"], ["--launcher", "mpi"]):
+        yield BadInput(" ".join(arguments), "train", lambda _, more=tuple(arguments): [*TRAIN, *more])
 
 
 TEXTS: dict[str, bytes] = {
