@@ -164,7 +164,7 @@ def _options() -> Iterator[BadInput]:
         "name=../x",
     ):
         yield BadInput(f"--force_yml {entry}", "train", lambda _, e=entry: [*TRAIN, "--force_yml", e])
-    for arguments in (["--device", "gpu"], ["--device", "xpu:99"], ["--launcher", "slurm"], ["--launcher", "mpi"]):
+    for arguments in (["--device", "gpu"], ["--device", "xpu:99"], ["--launcher", "slurm"]):
         yield BadInput(" ".join(arguments), "train", lambda _, more=tuple(arguments): [*TRAIN, *more])
 
 

@@ -18,7 +18,7 @@ from d2sm_plugin.errors import DataError
 from d2sm_plugin.extras import import_extra
 
 _IMAGES, _INFO, _VARIABLE = "images_srgb", "info.mat", "InoisySRGB"
-_MOST_PIXELS = 1 << 26  # of an image; the published ones have up to 37 million
+_MOST_PIXELS = 4096**2  # of a box; the published ones have 512 by 512
 #: What h5py raises on damaged files and on those of another kind.
 _ERRORS = (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError)
 Box = tuple[int, int, int, int]
@@ -56,33 +56,39 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _cut(key: str, file: Path, boxes: list[Box], level: int) -> list[Record]:
     """Return the records of an image's boxes."""
-    image = _read_image(file)
-    records = []
-    for number, (top, left, bottom, right) in enumerate(boxes, start=1):
-        if not 0 <= top < bottom <= image.shape[0] or not 0 <= left < right <= image.shape[1]:
-            size = f"{image.shape[1]}x{image.shape[0]}"
-            raise DataError(
-                f"{file}: box {number} (rows {top} to {bottom}, columns {left} to {right}) leads out of its {size}"
-            )
-        pixels = np.ascontiguousarray(image[top:bottom, left:right])
-        records.append(Record(f"{key}_{number:02d}", encode_png(pixels, level), pixels.shape, ".png", level))
-    return records
+    crops = _read_crops(file, boxes)
+    return [
+        Record(f"{key}_{number:02d}", encode_png(crop, level), crop.shape, ".png", level)
+        for number, crop in enumerate(crops, start=1)
+    ]
 
 
-def _read_image(file: Path) -> NDArray[np.uint8]:
-    """Return an image uint8 (H, W, 3); MATLAB's axes stand in reverse order in its files of version 7.3."""
+def _read_crops(file: Path, boxes: list[Box]) -> list[NDArray[np.uint8]]:
+    """Return the boxes of an image, uint8 (h, w, 3); files of version 7.3 have MATLAB's axes in reverse order."""
     h5py = import_extra("h5py", "d2sm prepare dnd")
     try:
         with h5py.File(file, "r") as content:
-            array = content[_VARIABLE]
-            if array.ndim != 3 or array.shape[0] != 3 or array.dtype.kind != "f" or array.size > 3 * _MOST_PIXELS:
-                raise ValueError(f"{_VARIABLE} is {array.dtype} {array.shape}")
-            stored = np.asarray(array, np.float32)
+            image = content[_VARIABLE]
+            if image.ndim != 3 or image.shape[0] != 3 or image.dtype.kind != "f":
+                raise ValueError(f"{_VARIABLE} is {image.dtype} {image.shape}")
+            for number, box in enumerate(boxes, start=1):
+                _check_box(box, f"{file}: box {number}", width=image.shape[1], height=image.shape[2])
+            crops = [np.asarray(image[:, left:right, top:bottom]).T for top, left, bottom, right in boxes]
+    except DataError:
+        raise
     except _ERRORS as error:
         raise _unreadable(file, error, f"{_VARIABLE}, floats (3, width, height)") from error
-    if not np.isfinite(stored).all():
+    if not all(np.isfinite(crop).all() for crop in crops):
         raise DataError(f"{file}: {_VARIABLE} holds inf or NaN; download it again")
-    return np.round(np.clip(stored.T, 0, 1) * 255).astype(np.uint8)
+    return [np.ascontiguousarray(np.round(np.clip(crop, 0, 1) * 255), np.uint8) for crop in crops]
+
+
+def _check_box(box: Box, where: str, width: int, height: int) -> None:
+    top, left, bottom, right = box
+    inside = 0 <= top < bottom <= height and 0 <= left < right <= width
+    if not inside or (bottom - top) * (right - left) > _MOST_PIXELS:
+        place = f"rows {top} to {bottom}, columns {left} to {right}"
+        raise DataError(f"{where} ({place}) leads out of the {width}x{height} pixels, or is larger than 4096x4096")
 
 
 def _read_boxes(file: Path) -> list[list[Box]]:
