@@ -13,6 +13,7 @@ from torch import nn
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.models.objectives import Objectives
+from d2sm_plugin.pipeline import devices
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.pipeline.devices import choose_device
 from d2sm_plugin.pipeline.launchers import first_host, slurm_environment
@@ -140,6 +141,15 @@ def test_what_num_gpu_asks_for_must_be_there(monkeypatch):
         choose_device(3, None, None)
     with pytest.raises(OptionError, match="2 GPUs need one process each: torchrun --nproc_per_node=2"):
         choose_device(2, None, None)
+
+
+def test_a_number_chooses_one_of_several_devices(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(devices, "usable_device", lambda text: text)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.xpu, "set_device", chosen.append)
+    kinds = [choose_device(0, device, None) for device in ("cuda:1", "xpu:2", "cuda", "mps", "cpu")]
+    assert kinds == ["cuda", "xpu", "cuda", "mps", "cpu"] and chosen == [1, 2]
 
 
 EXTRACTOR = {"type": "TimmFeatures", "model": "resnet18", "weights": None}
