@@ -90,6 +90,8 @@ EXTRAS = {
         "submitit>=1.5",  # suites whose runs are jobs, tried out by its local executor
         "lightning>=2.2",  # runs an example of docs/neighbours.md, as does the next one
         "accelerate>=0.30",
+        "nbclient>=0.10",  # executes the notebook in examples/, by the next one
+        "ipykernel>=6.29",
     ],
     # The pages as a site: make docs.
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
