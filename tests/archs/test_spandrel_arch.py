@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ from basicsr.archs.rrdbnet_arch import RRDBNet
 
 from d2sm_plugin.archs.spandrel_arch import SpandrelNetwork
 from d2sm_plugin.errors import CheckpointError, OptionError
+from d2sm_plugin.inference.restorer import Restorer
 from d2sm_plugin.models.restore import restore_batch
 from d2sm_plugin.pipeline import train as training
+from d2sm_plugin.weight_files import Description
 from d2sm_plugin.weights import read_weights
 
 pytest.importorskip("spandrel", reason="needs spandrel: pip install '.[spandrel]'")
@@ -75,3 +79,30 @@ def test_a_training_starts_from_published_weights(tmp_path, photographs):
     before = SpandrelNetwork(weights=str(tmp_path / "esrgan.pth")).state_dict()
     assert trained.keys() == before.keys()
     assert any(not torch.equal(trained[name], before[name]) for name in before)
+    given_to_tools(tmp_path / "experiments/tuned/models/net_g_latest.safetensors", tmp_path)
+
+
+def test_weights_of_basicsrs_networks_reach_tools_that_know_spandrel(tmp_path):
+    block = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 16, "num_block": 1, "scale": 2}
+    torch.manual_seed(0)
+    network = RRDBNet(**{key: value for key, value in block.items() if key != "type"})
+    Restorer(network, about=Description(block)).save(tmp_path / "net.safetensors")
+    given_to_tools(tmp_path / "net.safetensors", tmp_path)
+
+
+def given_to_tools(weights, folder):
+    """Write weights as docs/weights.md says, and hold what spandrel makes of them against the network."""
+    import spandrel
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    [snippet] = re.findall(r"```python\n(from safetensors[^`]*)```", page)
+    assert '"net_g_latest.safetensors"' in snippet and '"for_chainner.safetensors"' in snippet
+    snippet = snippet.replace('"net_g_latest.safetensors"', "weights").replace(
+        '"for_chainner.safetensors"', 'folder / "for_chainner.safetensors"'
+    )
+    exec(snippet, {"Restorer": Restorer, "weights": weights, "folder": folder})
+    descriptor = spandrel.ModelLoader("cpu").load_from_file(folder / "for_chainner.safetensors")
+    assert descriptor.architecture.name == "ESRGAN"
+    image = torch.rand(1, 3, 16, 20)
+    restored = Restorer.from_checkpoint(weights, device="cpu")(image)
+    assert torch.allclose(descriptor(image).clamp(0, 1), restored, atol=1e-6)
