@@ -125,6 +125,8 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
         self.steps: list[Step] | None = None
         if self.options.degradations is not None:
             self.steps = read_steps(self.options.degradations, "degradations")
+            if self.scale < 1 or (self.options.gt_size or self.scale) < self.scale:
+                raise OptionError(f"scale: expected 1 to gt_size ({self.options.gt_size}), got {self.scale}")
         self._check_heads()
 
     def __len__(self) -> int:
@@ -138,6 +140,7 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
         if self.options.phase == "train":
             arrays = self._augment(self._crop(arrays, key))
         if self.steps is not None:
+            self._check_size(arrays[0].shape[:2], key)
             arrays = [self._whole_multiple(array) for array in arrays]
         gt = self._to_tensor(arrays[0])
         item = self._noisy(gt, key) if self.steps is None else self._degraded(gt, key, self.steps)
@@ -167,8 +170,13 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
             if self.labels is not None:
                 self._check_label_size(self.labels, self.labels.size(key), size, key)
 
-    def _check_size(self, size: tuple[int, int], key: str) -> None:
+    def _check_size(self, size: tuple[int, ...], key: str) -> None:
         crop = self.options.gt_size
+        if self.steps is not None and min(size) < self.scale:
+            raise DataError(
+                f"{self.images.describe(key)}: the image is {size[1]}x{size[0]} (width x height), smaller than scale "
+                f"{self.scale}; remove the image"
+            )
         if crop is not None and min(size) < crop:
             raise DataError(
                 f"{self.images.describe(key)}: the image is {size[1]}x{size[0]} (width x height), smaller than the "
@@ -235,7 +243,7 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
 
     def _degraded(self, gt: Tensor, key: str, steps: list[Step]) -> dict[str, Any]:
         """Return ``lq`` and its noise level, as one number and as a map."""
-        clean = np.ascontiguousarray(gt.numpy().transpose(1, 2, 0))
+        clean = gt.numpy().transpose(1, 2, 0).copy()  # a degradation may change it in place
         generator = random_generator() if self.options.phase == "train" else generator_for_key(key)
         try:
             degraded = run(steps, clean, generator)
@@ -244,10 +252,10 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
         size = tuple(side // self.scale for side in clean.shape[:2])
         image = fitted(degraded.image, size)
         level = np.broadcast_to(np.asarray(degraded.level, np.float32), degraded.image.shape)
-        planes = np.ascontiguousarray(fitted(level, size).transpose(2, 0, 1))
+        planes = np.ascontiguousarray(fitted(level, size).transpose(2, 0, 1)).clip(min=0)  # a cubic overshoots
         sigma = float(np.sqrt(np.square(planes, dtype=np.float64).mean()))
         return {
-            "lq": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "lq": torch.from_numpy(image.transpose(2, 0, 1).copy()),
             "sigma": torch.full((1, 1, 1), sigma),
             "sigma_map": torch.from_numpy(planes),
         }

@@ -10,6 +10,7 @@ from d2sm_plugin.degradations.chain import Image, Noisy
 from d2sm_plugin.degradations.mosaic import PATTERNS, demosaicked, mosaicked
 from d2sm_plugin.degradations.ranges import FloatRange, read_range
 from d2sm_plugin.degradations.response_curves import ResponseCurve
+from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.registry import DEGRADATION_REGISTRY, register
 
 _LEVELS = np.float32(2**16 - 1)  # of the sensor
@@ -48,6 +49,8 @@ class CameraNoise:
         self.sigma_c = read_range(sigma_c, "CameraNoise.sigma_c", 0, 1)
         self.gamma = read_range(gamma, "CameraNoise.gamma", 0.5, 5)
         self.contrast = read_range(contrast, "CameraNoise.contrast", 0, 1)
+        if mosaic not in ("random", "none", *PATTERNS):
+            raise OptionError(f"CameraNoise.mosaic: '{mosaic}' is unknown{suggest(mosaic, PATTERNS)}")
         self.mosaics = ("none", *PATTERNS) if mosaic == "random" else (mosaic,)
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Noisy:

@@ -67,7 +67,10 @@ class Step:
         if not isinstance(degraded, np.ndarray) or degraded.ndim != 3 or degraded.shape[2] != channels:
             shape = getattr(degraded, "shape", type(degraded).__name__)
             raise DataError(f"{self.name} returned {shape}, expected an array (H, W, {channels})")
-        degraded = np.ascontiguousarray(degraded, np.float32)
+        if degraded.dtype.kind != "f":
+            raise DataError(f"{self.name} returned values of type {degraded.dtype}, expected floats about [0, 1]")
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf
+            degraded = np.ascontiguousarray(degraded, np.float32)
         if not degraded.size or not np.isfinite(degraded).all():
             raise DataError(f"{self.name} returned an image that is empty, or holds inf or NaN")
         return Noisy(degraded, _full(level, degraded, self.name))
@@ -76,9 +79,12 @@ class Step:
 def _full(level: Image | float, image: Image, name: str) -> Image | float:
     """Return a noise level as one number, or as an array of the image's shape."""
     try:
-        return float(level) if np.ndim(level) == 0 else np.broadcast_to(np.asarray(level, np.float32), image.shape)
+        full = float(level) if np.ndim(level) == 0 else np.broadcast_to(np.asarray(level, np.float32), image.shape)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name} returned a noise level that does not broadcast to the image ({error})") from error
+    if not (np.isfinite(full).all() and np.min(full) >= 0):
+        raise DataError(f"{name} returned a noise level that is negative, inf or NaN")
+    return full
 
 
 def run(steps: Iterable[Step], image: Image, generator: np.random.Generator) -> Noisy:
@@ -105,9 +111,11 @@ def read_steps(blocks: Sequence[Mapping[str, Any] | Degradation], where: str) ->
         where: path of the list, for messages.
 
     Raises:
-        OptionError: for an empty list, an unknown type or argument, or a value that cannot be used.
+        OptionError: for no list, an empty one, an unknown type or argument, or a value that cannot be used.
         ForeignError: for whatever else a constructor raises.
     """
+    if isinstance(blocks, Mapping | str):
+        raise OptionError(f"{where}: expected a list of degradations, got {blocks!r}; put it in brackets")
     if not blocks:
         raise OptionError(f"{where}: the list is empty; name a degradation, such as {{type: JPEG, quality: [60, 95]}}")
     return [_read_step(block, f"{where}.{number}") for number, block in enumerate(blocks)]
@@ -115,6 +123,8 @@ def read_steps(blocks: Sequence[Mapping[str, Any] | Degradation], where: str) ->
 
 def _read_step(block: Mapping[str, Any] | Degradation, where: str) -> Step:
     if not isinstance(block, Mapping):
+        if not callable(block):
+            raise OptionError(f"{where}: expected a block {{type: NAME, ...}}, got {block!r}")
         return Step(block)
     probability = block.get(PROBABILITY, 1.0)
     if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:

@@ -73,6 +73,8 @@ class SecondOrder:
     """
 
     def __init__(self, scale: Count = 1) -> None:
+        if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
+            raise OptionError(f"SecondOrder.scale: expected a whole number of at least 1, got {scale!r}")
         self.scale = scale
         self.blurs = Step(_blur((0.2, 3.0))), Step(_blur((0.2, 1.5)), 0.8)
         self.noises = Step(_noise((1.0, 30.0), (0.05, 3.0))), Step(_noise((1.0, 25.0), (0.05, 2.5)))

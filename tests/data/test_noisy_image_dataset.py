@@ -404,3 +404,38 @@ def test_a_degradation_that_fails_names_the_image(roots):
     dataset.steps[0].degradation = lambda image, generator: image[..., 0]
     with pytest.raises(DataError, match=r"images.lmdb: record 'img_0': degradations\.0: Blur returned \(40, 56\), exp"):
         dataset[0]
+
+
+def inverted(image, generator):
+    """In place, as a degradation of somebody's own may do it."""
+    image *= -1
+    image += 1
+    return image
+
+
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+def test_a_degradation_may_change_its_image_in_place(roots, color):
+    dataset = NoisyImageDataset(val_options(roots, sigma=None, degradations=[{"type": "Blur"}], color=color))
+    dataset.steps[0].degradation = inverted
+    item, clean = dataset[0], NoisyImageDataset(val_options(roots, color=color))[0]["gt"]
+    assert torch.equal(item["gt"], clean) and torch.allclose(item["lq"], 1 - clean)
+
+
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+def test_levels_stay_levels_when_a_map_grows(tmp_path, color):
+    """Where noise begins at an edge, cubic interpolation overshoots."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 32:] = 255
+    write_png(tmp_path / "edge.png", image)
+    chain = [{"type": "PoissonGaussianNoise", "shot": 30, "read": 0}, {"type": "Downscale", "factor": 0.25}]
+    item = NoisyImageDataset({"dataroot_gt": str(tmp_path), "phase": "val", "degradations": chain, "color": color})[0]
+    assert item["sigma_map"].min() == 0 and item["sigma"].isfinite()
+
+
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+def test_images_smaller_than_the_scale_are_named(roots, tmp_path, color):
+    options = val_options(roots, sigma=None, degradations=CAMERA, color=color)
+    with pytest.raises(DataError, match=r"img_0': the image is 56x40 \(width x height\), smaller than scale 41"):
+        NoisyImageDataset(options | {"scale": 41})
+    with pytest.raises(OptionError, match=r"^scale: expected 1 to gt_size \(8\), got 9"):
+        NoisyImageDataset(train_options(roots, sigma_range=None, degradations=CAMERA, gt_size=8) | {"scale": 9})

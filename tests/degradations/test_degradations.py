@@ -53,6 +53,15 @@ def test_each_repeats_and_keeps_channels(name, channels):
     assert name in DEGRADATION_REGISTRY
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 1), (9, 1, 3), (2, 2, 3), (7, 11, 1)])
+def test_each_takes_the_smallest_images(shape):
+    names = [name for name, cls in DEGRADATION_REGISTRY if cls.__module__.startswith("d2sm_plugin.")]
+    for name in set(names) - {"OneOf", "Shuffled"}:
+        (step,) = read_steps([{"type": name}], "x")
+        for image in (np.zeros(shape, np.float32), np.ones(shape, np.float32)):
+            assert np.isfinite(step(image, rng()).image).all()
+
+
 # ------------------------------------------------------------------------------------------------------------- noise
 
 
@@ -80,6 +89,12 @@ def test_poisson_gaussian_noise_has_the_variance_of_its_formula():
     assert np.array_equal(PoissonGaussianNoise(shot=1e-9, read=0)(image, rng()).image, image)
     grey = PoissonGaussianNoise(shot=40, read=10, grey=1)(flat(0.4), rng()).image - flat(0.4)
     assert np.ptp(grey, axis=2).max() < 1e-6
+
+
+@pytest.mark.parametrize("shot", [1e-200, 1e-12, 1e-5])
+def test_photon_noise_too_weak_to_be_seen(shot):
+    noisy = PoissonGaussianNoise(shot, 0)(flat(0.1, 0.4, 0.9, side=8), rng()).image
+    assert noisy == pytest.approx(flat(0.1, 0.4, 0.9, side=8), abs=1e-6)
 
 
 @pytest.mark.parametrize("contrast", [0.0, 0.5, 1.0])
@@ -287,6 +302,10 @@ def test_the_second_order_chain_ends_at_its_size(scale):
         ([{"type": "GaussianNoise", "sigma": -1}], r"^x\.0: GaussianNoise\.sigma: expected a number from 0 to 255"),
         ([{"type": "Downscale", "factor": 0}], r"^x\.0: Downscale\.factor: expected a number from 0\.0625 to 16"),
         ([{"type": "OneOf", "steps": [{"type": "JPEG"}], "weights": [1, 2]}], r"OneOf\.weights: expected 1 numbers"),
+        ([{"type": "OneOf", "steps": {"type": "JPEG"}}], r"^x\.0: OneOf\.steps: expected a list of degradations, got "),
+        ([{"type": "Shuffled", "steps": ["JPEG"]}], r"^x\.0: Shuffled\.steps\.0: expected a block \{type: NAME"),
+        ([{"type": "CameraNoise", "mosaic": "rgbg"}], r"^x\.0: CameraNoise\.mosaic: 'rgbg' is unknown; did you mean"),
+        ([{"type": "SecondOrder", "scale": 0}], r"^x\.0: SecondOrder\.scale: expected a whole number of at least 1"),
         ([{"type": "Shuffled", "steps": [{"type": "JPG"}]}], r"^x\.0: Shuffled\.steps\.0\.type: no deg.*'JPEG'"),
     ],
 )  # fmt: skip
@@ -302,6 +321,15 @@ def test_mistakes_in_blocks(blocks, message):
         (np.zeros((4, 4)), r"returned \(4, 4\), expected an array"),
         (np.full((4, 4, 3), np.nan), r"empty, or holds inf or NaN"),
         (np.zeros((0, 4, 3)), r"empty, or holds inf or NaN"),
+        (np.full((4, 4, 3), 1e300), r"empty, or holds inf or NaN"),
+        (np.zeros((4, 4, 3), np.uint8), r"returned values of type uint8, expected floats about \[0, 1\]"),
+        (np.zeros((4, 4, 3), complex), r"returned values of type complex128, expected floats"),
+        (np.full((4, 4, 3), "a"), r"returned values of type <U1, expected floats"),
+        (Noisy(picture(), -0.1), r"returned a noise level that is negative, inf or NaN"),
+        (Noisy(picture(), math.nan), r"returned a noise level that is negative, inf or NaN"),
+        (Noisy(picture(), np.full((48, 64, 1), math.inf)), r"returned a noise level that is negative, inf or NaN"),
+        (Noisy(picture(), None), r"returned a noise level that does not broadcast"),
+        (Noisy(picture(), np.zeros((3, 3, 3))), r"returned a noise level that does not broadcast"),
     ],
 )
 def test_what_a_degradation_returns_is_checked(returned, message):

@@ -168,6 +168,8 @@ def refusal(raw, is_train=True) -> str:
          "datasets.val_2.degradations.0.probability: expected a number from 0 to 1, got 'often'"),
         ("datasets.val_2", degraded({"type": "Shuffled", "steps": [{"type": "Blur", "kind": {"round": 1}}]}),
          "datasets.val_2.degradations.0: Shuffled.steps.0: Blur.kind: 'round' is unknown; known: anisotropic"),
+        ("datasets.val_2", degraded({"type": "OneOf", "steps": {"type": "JPEG"}}),
+         "datasets.val_2.degradations.0: OneOf.steps: expected a list of degradations, got {'type': 'JPEG'}"),
         ("datasets.val_2", degraded({"type": "OneOf"}), "datasets.val_2.degradations.0: OneOf needs steps"),
         # names
         ("name", ".", "name: expected a name for a file or folder"),
