@@ -90,8 +90,14 @@ def out_folder(text: str) -> Path:
 
 def out_file(text: str) -> Path:
     """Return the path of a file that can be written or replaced."""
-    path = Path(text).expanduser()
-    if not path.name or path.is_dir():
+    try:
+        path = Path(text).expanduser()
+        is_folder = not path.name or path.is_dir()
+        if "\0" in text:
+            raise ValueError("it holds a null character")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ArgumentTypeError(f"'{_short(text)}' cannot be the path of a file ({_short(str(error))})") from None
+    if is_folder:
         raise ArgumentTypeError(f"'{_short(text)}' is a folder; give a file")
     out_folder(str(path.parent))
     return path

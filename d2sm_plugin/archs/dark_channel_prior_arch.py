@@ -33,6 +33,9 @@ class DarkChannelPrior(nn.Module):
 
     inputs = ("lq",)
 
+    def __init__(self) -> None:  # without arguments; nn.Module's own takes any
+        super().__init__()
+
     @torch.no_grad()
     def forward(self, lq: Tensor) -> Tensor:
         """Remove haze from images (B, 3, H, W), RGB, [0, 1]; returns the same shape, in [0, 1].

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from d2sm_plugin.arguments import Parser, number, out_file, whole
 from d2sm_plugin.errors import DataError
-from d2sm_plugin.files import write_whole
+from d2sm_plugin.files import existing_file, write_whole
 from d2sm_plugin.studies.report.page import render
 from d2sm_plugin.studies.report.run_page import OPTIONS, run_page
 from d2sm_plugin.studies.report.suite_page import TABLE, suite_page
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--max-mb", type=number(0, 200), default=3.0, help="size that pictures may take, in MiB (default: %(default)s)"
     )
     args = parser.parse_args(argv)
-    out = args.out or args.folder.expanduser() / "report.html"
     text = report(args.folder, round(args.max_mb * _MIB), args.pictures)
+    out = args.out or args.folder.expanduser() / "report.html"
     write_whole(out, text)
     print(f"{out}: {len(text.encode()) / _MIB:.1f} MiB")  # noqa: T201  # the command's result
     return 0
@@ -52,11 +52,11 @@ def report(folder: Path, most_bytes: int = 3 * _MIB, count: int = 4) -> str:
     Raises:
         DataError: when it is the folder of neither, or a file in it is damaged.
     """
-    folder = folder.expanduser()
-    if (folder / TABLE).is_file() and not (folder / OPTIONS).is_file():
-        return render(suite_page(folder, most_bytes, count))
-    if (folder / OPTIONS).is_file():
-        return render(run_page(folder, most_bytes, count))
+    options, table = existing_file(folder / OPTIONS), existing_file(folder / TABLE)
+    if options is not None:
+        return render(run_page(options.parent, most_bytes, count))
+    if table is not None:
+        return render(suite_page(table.parent, most_bytes, count))
     raise DataError(
         f"{folder}: neither a run ({OPTIONS}) nor the report of a suite ({TABLE}) is in it; give experiments/NAME, "
         f"results/NAME or OUT/SUITE"

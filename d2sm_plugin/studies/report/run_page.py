@@ -29,6 +29,7 @@ _FAILURES_SHOWN = 2  # of them as pictures
 _CLASS = "IoU/"
 _MIOU = "mIoU"
 _INPUT = "_input"
+_REMEDY = "give the folder of another run"
 
 
 class RunFolder:
@@ -44,7 +45,7 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.path = folder
         file = folder / OPTIONS
-        with reading_again(file, "give the folder of another run"):
+        with reading_again(file, _REMEDY):
             self.option_text = file.read_text(encoding="utf-8")
             options = read_yaml(file)
             train = options.get("train") or {}
@@ -67,12 +68,13 @@ class RunFolder:
         """Return the figures of which lower ones are better, as far as this package knows them."""
         measures = (model.measures for model in known_models().values())
         names = {name for of in measures for name, better in of.items() if better == "lower"}
-        for name, block in self.metrics.items():
-            try:
-                if better_of(block, name) == "lower":
-                    names |= {name, f"{name}{_INPUT}"}
-            except OptionError:  # a metric of somebody's own, whose code is not run for a report
-                continue
+        with reading_again(self.path / OPTIONS, _REMEDY):
+            for name, block in self.metrics.items():
+                try:
+                    if better_of(block, name) == "lower":
+                        names |= {name, f"{name}{_INPUT}"}
+                except OptionError:  # a metric of somebody's own, whose code is not run for a report
+                    continue
         return names
 
     def pictures(self) -> dict[tuple[str, str], Path]:

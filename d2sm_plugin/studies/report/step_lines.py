@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from d2sm_plugin.errors import DataError
 
-_STEP = re.compile(r"\[epoch:\s*\d+, iter:\s*([\d,]+), lr:\(([^,)]*)[^)]*\)\](.*)")
+_STEP = re.compile(r"\[epoch:\s*\d+, iter:\s*(\d[\d,]*), lr:\(([^,)]*)[^)]*\)\](.*)")
 _VALUE = re.compile(r"([A-Za-z_][\w/.-]*): ([-+\d.eE]+|nan|-?inf)(?= |$)")
 _LINE = re.compile(r"^[\d-]+ [\d:,]+ INFO: (.*)")
 #: Measured in single steps, which make no curve.

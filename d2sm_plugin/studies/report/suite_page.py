@@ -17,6 +17,7 @@ from d2sm_plugin.studies.report.pictures import Album
 TABLE = "table.md"
 _MEANS, _INTERVALS = "table_mean.csv", "intervals.csv"
 _PLOTS = (("convergence.png", "Validation while training"), ("psnr_miou.png", "PSNR and MIoU of the variants"))
+_COUNTS = ("seeds", "frames", "blocks")
 _WORST = 5  # images of each variant and metric
 _DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4}
 Row = Mapping[str, str]
@@ -35,15 +36,19 @@ def suite_page(folder: Path, most_bytes: int, count: int) -> Page:
     """
     with reading_again(folder / TABLE, "write the report again with d2sm compare ... --report-only"):
         heading, paragraphs, tables = _markdown((folder / TABLE).read_text(encoding="utf-8"))
-    intervals = _rows(folder / _INTERVALS, ("difference", "low", "high", "seeds", "frames", "blocks"))
-    means = _rows(folder / _MEANS, ("rank", "difference"))
+    intervals = _rows(
+        folder / _INTERVALS, ("variant", "set", "sigma", "metric"), ("difference", "low", "high", *_COUNTS)
+    )
+    means = _rows(folder / _MEANS, ("variant",), ("rank", "difference"))
     baselines = {row["variant"]: row["baseline"] for row in means if row.get("baseline")}
     sections = [
         Section("results", "Results", paragraphs[2:], tables),
         _differences(intervals, baselines),
         _pictures(folder, most_bytes, count),
         _plots(folder),
-        _failures(_rows(folder / IMAGES, ("mean", "difference")), baselines),
+        _failures(
+            _rows(folder / IMAGES, ("variant", "set", "image", "metric", "better"), ("mean", "difference")), baselines
+        ),
     ]
     return Page(heading, "Comparison", paragraphs[0] if paragraphs else "", _tiles(intervals, baselines), sections)
 
@@ -78,7 +83,7 @@ def _cell(text: str) -> Cell:
     return Cell(strong[1] + strong[2], True) if strong else Cell(text)
 
 
-def _rows(path: Path, numbers: Sequence[str]) -> list[Row]:
+def _rows(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> list[Row]:
     """Return the rows of a CSV file, in which some columns hold numbers or nothing; none where there is no file."""
     if not path.is_file():
         return []
@@ -88,7 +93,9 @@ def _rows(path: Path, numbers: Sequence[str]) -> list[Row]:
             if None in row or None in row.values():
                 raise ValueError("lines differ in their number of values")
             for name in numbers:
-                float(row[name] or 0)
+                int(row[name]) if name in _COUNTS else float(row[name] or 0)
+            if absent := set(texts) - set(row):
+                raise ValueError(f"no column {', '.join(sorted(absent))}")
         return rows
 
 
@@ -132,9 +139,7 @@ def _differences(intervals: Sequence[Row], baselines: Mapping[str, str]) -> Sect
         digits[_place(row)] = _DIGITS.get(row["metric"], 2)
     section.intervals = [interval_chart(place, rows, digits[place]) for place, rows in panels.items()]
     if section.intervals:
-        seeds, frames, blocks = (
-            " or ".join(sorted({row[key] for row in intervals}, key=int)) for key in ("seeds", "frames", "blocks")
-        )
+        seeds, frames, blocks = (" or ".join(sorted({row[key] for row in intervals}, key=int)) for key in _COUNTS)
         section.paragraphs.append(
             f"95 % intervals over seeds and scenes: {seeds} seeds, {frames} frames in {blocks} blocks. Where an "
             f"interval holds 0, the difference is not told from none."

@@ -215,6 +215,14 @@ def test_logs_of_a_continued_run_make_one_curve(tmp_path):
     assert read_steps(tmp_path).curves["l_x"] == {1: 1.0, 2: 2.5, 4: 4.5}
 
 
+def test_a_log_that_is_cut_or_odd_gives_what_can_be_read(tmp_path):
+    good = "".join(f"[a..][epoch:  0, iter: {step}, lr:(1e-3,)] l_x: {step}.5 \n" for step in (1, 2))
+    odd = "[a][epoch: 0, iter: ,,, lr:(x,)] l_x: 1\n[a][epoch: 0, iter: 3, lr:()] l_x: 1e--4 \n\0\xff[epoch: 0, it"
+    (tmp_path / "train_a_20261127_210000.log").write_bytes((good + odd).encode("latin-1"))
+    curves = read_steps(tmp_path).curves
+    assert {step: value for step, value in curves["l_x"].items() if step < 3} == {1: 1.5, 2: 2.5}
+
+
 def test_worst_images_by_the_direction_of_the_metric():
     records = [ImageRecord(str(n), {"m": float(n)}, np.array([[n], [10]])) for n in range(9)]
     records.append(ImageRecord("empty", {}, np.array([[0], [0]])))
@@ -279,6 +287,13 @@ def test_a_suite(tmp_path):
         ("table.md", b"\xff", r"table\.md: it is damaged"),
         ("intervals.csv", b"variant,low\na,1,2\n", r"intervals\.csv: it is damaged .*lines differ"),
         ("images.csv", b"variant\na\n", r"images\.csv: it is damaged"),
+        ("images.csv", b"variant,mean,difference\na,1,2\n", r"images\.csv: it is damaged .*no column better, image, m"),
+        ("table_mean.csv", b"rank,difference\n1,2\n", r"table_mean\.csv: it is damaged .*no column variant"),
+        (
+            "intervals.csv",
+            b"variant,set,sigma,metric,difference,low,high,seeds,frames,blocks\na,s,,psnr,1,0,2,x,1,1\n",
+            r"intervals\.csv: it is damaged .*invalid literal for int",
+        ),
     ],
 )
 def test_a_damaged_suite_is_one_line(tmp_path, name, content, message):
@@ -292,6 +307,8 @@ def test_a_damaged_suite_is_one_line(tmp_path, name, content, message):
     [
         ("options.yml", b"[1]", r"options\.yml"),
         ("options.yml", b"network_g: 3\nname: x", r"options\.yml: it is damaged"),
+        ("options.yml", b"name: x\nnetwork_g: {type: F}\nval: {metrics: {psnr: {}}}", r"options\.yml: it is damaged"),
+        ("options.yml", b"name: x\nnetwork_g: {type: F}\nval: {metrics: {psnr: ~}}", r"options\.yml: it is damaged"),
         ("metrics.csv", b"x,y", r"metrics\.csv: expected lines"),
         ("by_image.csv", b"x,y", r"by_image\.csv: expected a row"),
         ("visualization/photos/a_300.png", b"x", r"a_300\.png: it is no picture"),
@@ -306,5 +323,9 @@ def test_a_damaged_run_is_one_line(training, name, content, message):
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"neither a run \(options\.yml\) nor the report of a suite"):
         main([str(tmp_path)])
-    with pytest.raises(DataError, match="neither a run"):
-        main([str(tmp_path / "absent")])
+    for name in ("absent", "x" * 300, "~nobody_of_that_name/x"):
+        with pytest.raises(DataError, match="neither a run"):
+            main([str(tmp_path / name) if name[0] != "~" else name])
+    for name in ("x" * 300, "a\0b", "~nobody_of_that_name/x.html"):
+        with pytest.raises(OptionError, match=r"^argument --out: .* cannot be the path of a file"):
+            main([str(tmp_path), "--out", str(tmp_path / name) if name[0] != "~" else name])
