@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
-from d2sm_plugin.errors import DataError
+from d2sm_plugin.data.noise import NOISE_SEED
+from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.random_guard import untouched_random_state
 
 
@@ -22,6 +23,7 @@ class JoinedDatasets(Dataset[dict[str, Any]]):
         datasets: key in the option file -> dataset, whose items are mappings.
 
     Raises:
+        OptionError: when only some of them leave the noise to the model's device.
         DataError: when they have no entry in common, or images with different numbers of channels.
     """
 
@@ -42,6 +44,13 @@ class JoinedDatasets(Dataset[dict[str, Any]]):
 
     def _common_entries(self) -> set[str]:
         samples = {key: dataset[0] for key, dataset in self.datasets.items()}
+        seeded = [key for key, sample in samples.items() if NOISE_SEED in sample]
+        noisy = [key for key in samples if key not in seeded]
+        if seeded and noisy:
+            raise OptionError(
+                f"datasets.{seeded[0]}.noise_on: training sets share batches, and datasets.{noisy[0]} gives images "
+                f"with their noise; set noise_on: device in every training set, or in none"
+            )
         common = set.intersection(*map(set, samples.values()))
         if not common:
             entries = "; ".join(f"{key} gives {', '.join(sorted(sample))}" for key, sample in samples.items())

@@ -17,7 +17,15 @@ from torch.utils.data import Dataset
 from d2sm_plugin.blocks import at_key
 from d2sm_plugin.data.dataset_options import DatasetOptions, IoBackend, read_dataset_options
 from d2sm_plugin.data.image_store import ImageStore, LmdbStore, check_same_keys, is_lmdb, looked_at, open_images
-from d2sm_plugin.data.noise import generator_for_key, noise_for_key, random_generator, random_noise, random_sigma
+from d2sm_plugin.data.noise import (
+    NOISE_SEED,
+    generator_for_key,
+    noise_for_key,
+    random_generator,
+    random_noise,
+    random_noise_seed,
+    random_sigma,
+)
 from d2sm_plugin.degradations.chain import Step, read_steps, run
 from d2sm_plugin.degradations.resizing import fitted
 from d2sm_plugin.errors import D2SMError, DataError, OptionError
@@ -41,6 +49,9 @@ class NoisyImageDatasetOptions(DatasetOptions):
     sigma: NoiseLevel | None = Field(None, description="one fixed noise level, 0-255 scale")
     degradations: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = Field(
         None, description="in place of sigma: blocks such as {type: JPEG, quality: [60, 95]}, one after another"
+    )
+    noise_on: Literal["workers", "device"] = Field(
+        "workers", description="training: made by the processes that read, or on the model's device (other noise)"
     )
     use_hflip: bool = Field(False, description="training: flip left-right at random")
     use_rot: bool = Field(False, description="training: flip up-down and transpose at random")
@@ -69,12 +80,17 @@ class NoisyImageDatasetOptions(DatasetOptions):
                 raise ValueError(
                     f"a '{self.phase}' dataset needs sigma, one fixed noise level such as 25, or degradations"
                 )
+            if self.noise_on == "device":
+                raise at_key("noise_on", f"for training only; in a '{self.phase}' dataset, noise follows from the key")
             training_only = ("sigma_range", "gt_size", "use_hflip", "use_rot")
             unwanted = [name for name in training_only if getattr(self, name)]
             if unwanted:
                 raise ValueError(
                     f"{', '.join(unwanted)}: for training only; a '{self.phase}' dataset gives whole images"
                 )
+        if self.noise_on == "device" and (self.degradations is not None or self.clip):
+            other = "clip" if self.degradations is None else "degradations"
+            raise at_key("noise_on", f"on the device, Gaussian noise is added and nothing else; remove it or {other}")
         if self.num_classes is not None and self.dataroot_label is None:
             raise ValueError("num_classes checks labels; give dataroot_label too, or remove it")
         return self
@@ -98,6 +114,8 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
 
     * ``lq``, ``gt``: float32 (C, H, W), RGB, or one channel with ``color: gray``; ``gt`` in [0, 1], ``lq`` beyond it
       where the noise leads, unless ``clip`` is set;
+    * ``noise_seed`` (with ``noise_on: device``, in place of ``lq``): int64 (), from which
+      :func:`~d2sm_plugin.data.noise.with_seeded_noise` makes ``lq``, as the plugin's models do with their batches;
     * ``sigma``: float32 (1, 1, 1), noise level / 255; with degradations the root mean square of ``sigma_map``;
     * ``sigma_map`` (with degradations): float32 (C, H, W) like ``lq``, noise level / 255 of each value as the noise was
       added, before what later degradations make of it; 0 without noise;
@@ -261,18 +279,12 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
         }
 
     def _noisy(self, gt: Tensor, key: str) -> dict[str, Any]:
-        """Return ``lq`` and its noise level."""
-        sigma, noise = self._noise(key, tuple(gt.shape))
-        return {"lq": noise.add_(gt), "sigma": torch.full((1, 1, 1), sigma / 255)}
-
-    def _noise(self, key: str, shape: tuple[int, ...]) -> tuple[float, Tensor]:
-        """Return noise level (0-255 scale) and noise for one image."""
-        options = self.options
-        if options.phase == "train" and options.sigma_range is not None:
-            lowest, highest = options.sigma_range
-            sigma = random_sigma(lowest, highest)
-            return sigma, random_noise(sigma, shape)
-        assert options.sigma is not None  # the options would not have been valid
-        if options.phase == "train":
-            return options.sigma, random_noise(options.sigma, shape)
-        return options.sigma, noise_for_key(key, options.sigma, shape)
+        """Return the noise level, and ``lq`` or the seed from which it will be made."""
+        options, shape = self.options, tuple(gt.shape)
+        level = random_sigma(*options.sigma_range) if options.sigma_range is not None else options.sigma
+        assert level is not None  # the options would not have been valid
+        entries = {"sigma": torch.full((1, 1, 1), level / 255)}
+        if options.noise_on == "device":
+            return entries | {NOISE_SEED: random_noise_seed()}
+        noise = random_noise(level, shape) if options.phase == "train" else noise_for_key(key, level, shape)
+        return entries | {"lq": noise.add_(gt)}

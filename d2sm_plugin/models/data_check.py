@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 
 from d2sm_plugin.archs.interface import gather_inputs, named_outputs
 from d2sm_plugin.boundary import foreign_code
+from d2sm_plugin.data.noise import with_seeded_noise
 from d2sm_plugin.errors import OptionError, ShapeError
 from d2sm_plugin.models.d2sm_model import D2SMModel
 
@@ -47,6 +48,7 @@ def check_training_sample(model: D2SMModel, sample: Mapping[str, Any]) -> None:
         OptionError: naming the network or objective, and the entry.
         ForeignError: for what the network raises.
     """
+    sample = with_seeded_noise(sample)
     check_inputs(model.net_g, sample, "datasets.train")
     wanted = {f"train.{name}_opt": names for name, names in model.objectives.takes.items()}
     for key in ("takes", "condition"):

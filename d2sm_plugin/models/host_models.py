@@ -99,7 +99,8 @@ def build_in_host(
         build_plugin_model: builds :class:`~d2sm_plugin.models.d2sm_model.D2SMModel` and its subclasses for it.
 
     Raises:
-        OptionError: see :func:`adapt`; and for options that the plugin's own models refuse.
+        OptionError: see :func:`adapt`; for options that the plugin's own models refuse; and for noise that is to be
+            made on the device, which models of BasicSR do not do.
     """
     name = opt["model_type"]
     base = name.removesuffix(SUFFIX)
@@ -108,6 +109,12 @@ def build_in_host(
     line = lookup(MODEL_REGISTRY, name, "model_type").__mro__
     if any(cls.__module__ == "d2sm_plugin.models.d2sm_model" for cls in line):
         return build_plugin_model(opt)
+    for key, block in (opt.get("datasets") or {}).items():
+        if isinstance(block, Mapping) and block.get("noise_on") == "device":
+            raise OptionError(
+                f"datasets.{key}.noise_on: {name} wants images with their noise; remove it, or set "
+                f"model_type: D2SMModel"
+            )
     if opt.get("train") is not None:
         if base == name:
             _refuse_relative_weights(opt["train"], opt["train"], name)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from d2sm_plugin.archs.interface import gather_inputs, named_outputs, receptive_radius, size_multiple
+from d2sm_plugin.data.noise import NOISE_SEED, with_seeded_noise
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.models.any_size import forward_any_size
 from d2sm_plugin.models.tiles import tiled_forward
@@ -33,14 +34,19 @@ def autocast(amp: str | None, device: torch.device) -> AbstractContextManager[No
 def move_batch(
     batch: Mapping[str, Any], device: torch.device, layout: torch.memory_format | None = None
 ) -> dict[str, Any]:
-    """Return a batch with its tensors on a device, and its images in a memory layout if one is given."""
-    moved = {}
-    for name, value in batch.items():
-        if isinstance(value, Tensor):
-            value = value.to(device, non_blocking=True)
-            if layout is not None and value.ndim == 4:
-                value = value.contiguous(memory_format=layout)
-        moved[name] = value
+    """Return a batch with its tensors on a device, and its images in a memory layout if one is given.
+
+    Noise that is still to be made is made there, see :func:`~d2sm_plugin.data.noise.with_seeded_noise`.
+    """
+    moved = {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) and name != NOISE_SEED else value
+        for name, value in batch.items()
+    }
+    moved = with_seeded_noise(moved)
+    if layout is not None:
+        for name, value in moved.items():
+            if isinstance(value, Tensor) and value.ndim == 4:
+                moved[name] = value.contiguous(memory_format=layout)
     return moved
 
 

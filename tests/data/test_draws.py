@@ -151,3 +151,10 @@ def test_sets_without_a_common_entry_are_refused():
     colour, grey = (Bare(1, gt=torch.zeros(channels, 8, 8)) for channels in (3, 1))
     with pytest.raises(DataError, match=r"the channels of 'gt' differ \(3 in a, 1 in b\)"):
         JoinedDatasets({"a": colour, "b": grey})[0]
+
+
+def test_noise_on_the_device_in_some_sets_alone_is_refused():
+    seeded = Entries(2, noise_seed=torch.tensor(1))
+    assert "noise_seed" in JoinedDatasets({"train": seeded, "train_2": seeded})[0]
+    with pytest.raises(OptionError, match=r"datasets.train_2.noise_on: .*datasets.train gives images with their noise"):
+        JoinedDatasets({"train": Entries(2), "train_2": seeded})[0]

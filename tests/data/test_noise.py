@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from d2sm_plugin.data.noise import noise_for_key, random_noise, random_sigma
+from d2sm_plugin.data.noise import noise_for_key, random_noise, random_noise_seed, random_sigma, with_seeded_noise
 
 
 def test_noise_of_a_key_repeats_in_any_order():
@@ -42,11 +42,15 @@ PINNED = [3.039109, -0.600719, 0.281840, 1.497435]
 
 
 @pytest.mark.parametrize("sigma", [5, 25, 50, 75])
-@pytest.mark.parametrize("draw", ["key", "random"])
+@pytest.mark.parametrize("draw", ["key", "random", "seed"])
 def test_noise_is_normal(draw, sigma):
     shape = (3, 256, 256)
     torch.manual_seed(0)
-    noise = noise_for_key("some key", sigma, shape) if draw == "key" else random_noise(sigma, shape)
+    if draw == "seed":
+        entries = {"gt": torch.zeros(shape), "sigma": torch.full((1, 1, 1), sigma / 255), "noise_seed": torch.tensor(3)}
+        noise = with_seeded_noise(entries)["lq"]
+    else:
+        noise = noise_for_key("some key", sigma, shape) if draw == "key" else random_noise(sigma, shape)
     values = noise.flatten().double().numpy() * 255 / sigma
     error = 1 / np.sqrt(values.size)
     assert abs(values.mean()) < 4 * error
@@ -76,3 +80,39 @@ def test_random_sigma_is_uniform():
     values = np.array([random_sigma(0, 75) for _ in range(4000)])
     assert stats.kstest(values / 75, "uniform").pvalue > 1e-3
     assert random_sigma(30, 30) == 30
+
+
+def seeded_batch(seeds, size=(3, 12, 20)):
+    torch.manual_seed(0)
+    sigmas = torch.linspace(0, 0.3, len(seeds)).view(-1, 1, 1, 1)
+    return {"gt": torch.rand(len(seeds), *size), "sigma": sigmas, "noise_seed": torch.tensor(seeds), "key": ["a"]}
+
+
+def test_noise_of_a_seed_is_torchs_and_that_of_an_image_alone():
+    """Neither neighbours in the batch nor the global generators matter; nor are the latter touched."""
+    seeds = [5, 2**62 + 1, 5, 7]
+    batch = seeded_batch(seeds)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    noisy = with_seeded_noise(batch)
+    assert torch.equal(torch.rand(3), expected)
+    assert noisy.keys() == {"gt", "sigma", "key", "lq"} and "noise_seed" in batch
+    assert torch.equal(noisy["gt"], batch["gt"]) and torch.equal(noisy["lq"][0], batch["gt"][0])  # of level 0
+    for number, seed in enumerate(seeds):
+        pattern = torch.randn(3, 12, 20, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(noisy["lq"][number], batch["gt"][number] + batch["sigma"][number] * pattern)
+        alone = {key: batch[key][number] for key in ("gt", "sigma", "noise_seed")}
+        assert torch.equal(with_seeded_noise(alone)["lq"], noisy["lq"][number])
+
+
+def test_without_a_seed_entries_stay_as_they_are():
+    entries = {"lq": torch.rand(3, 4, 4), "key": "a"}
+    assert with_seeded_noise(entries) == entries
+
+
+def test_seeds_of_noise_hardly_meet():
+    torch.manual_seed(0)
+    seeds = torch.stack([random_noise_seed() for _ in range(1000)])
+    assert seeds.dtype == torch.int64 and seeds.min() >= 0 and len(set(seeds.tolist())) == 1000
+    assert len({seed % 2**32 for seed in seeds.tolist()}) == 1000  # the part that the CPU's generator takes

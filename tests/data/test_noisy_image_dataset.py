@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.data.draw_order import DrawOrder
-from d2sm_plugin.data.draws import DrawSampler, SeededDraws
-from d2sm_plugin.data.noise import noise_for_key
+from d2sm_plugin.data.draws import Draw, DrawSampler, SeededDraws
+from d2sm_plugin.data.noise import noise_for_key, with_seeded_noise
 from d2sm_plugin.data.noisy_image_dataset import NoisyImageDataset
 from d2sm_plugin.errors import DataError, OptionError
 
@@ -144,6 +144,23 @@ def test_one_fixed_level_in_training(roots):
     assert not torch.equal(dataset[0]["lq"], dataset[0]["lq"])  # new noise every time
 
 
+def test_noise_on_the_device_changes_nothing_but_the_noise(roots):
+    """Crops, flips, levels and labels are those of the same draw with noise by the workers."""
+    here, there = (SeededDraws(NoisyImageDataset(train_options(roots, noise_on=place)), 3) for place in PLACES)
+    for position in range(6):
+        item, other = (dataset[Draw(position, position % 5)] for dataset in (here, there))
+        assert item.keys() - other.keys() == {"lq"} and other.keys() - item.keys() == {"noise_seed"}
+        assert other["noise_seed"].dtype == torch.int64 and other["noise_seed"].shape == ()
+        for name in ("gt", "sigma", "label"):
+            assert torch.equal(item[name], other[name])
+        lq = with_seeded_noise(other)["lq"]
+        assert lq.shape == item["lq"].shape and not torch.equal(lq, item["lq"])
+        assert float((lq - item["gt"]).std()) == pytest.approx(item["sigma"].item(), rel=0.15)
+
+
+PLACES = ("workers", "device")
+
+
 def test_clip(roots):
     free, clipped = NoisyImageDataset(val_options(roots)), NoisyImageDataset(val_options(roots, clip=True))
     assert free[0]["lq"].min() < 0 or free[0]["lq"].max() > 1
@@ -165,8 +182,8 @@ def test_subset(roots):
     assert len(NoisyImageDataset(val_options(roots, num_images=50))) == 5
 
 
-def _draws(roots, workers, count=6):
-    dataset = SeededDraws(NoisyImageDataset(train_options(roots)), seed=3)
+def _draws(roots, workers, count=6, **changes):
+    dataset = SeededDraws(NoisyImageDataset(train_options(roots, **changes)), seed=3)
     loader = DataLoader(dataset, batch_sampler=DrawSampler(DrawOrder([5], 3), 2), num_workers=workers)
     batches = iter(loader)
     return [next(batches) for _ in range(count)]
@@ -177,6 +194,12 @@ def test_workers_give_the_same_samples(roots):
         assert alone["key"] == shared["key"]
         for name in ("lq", "gt", "sigma", "label"):
             assert torch.equal(alone[name], shared[name])
+
+
+def test_workers_give_the_same_noise_on_the_device(roots):
+    for batches in zip(_draws(roots, 0, noise_on="device"), _draws(roots, 2, noise_on="device"), strict=True):
+        alone, shared = map(with_seeded_noise, batches)
+        assert torch.equal(alone["lq"], shared["lq"])
 
 
 def test_two_phases_on_one_lmdb_with_workers(roots):
@@ -232,6 +255,13 @@ def test_keys_of_the_pipeline_are_accepted(roots):
         ({"phase": "training"}, r"datasets.training.phase: .*'train', 'val' or 'test'"),
         ({"phase": "val", "sigma": 25}, r"datasets.val: sigma_range, gt_size, use_hflip, use_rot: for training only"),
         ({"phase": "test"}, r"datasets.test: a 'test' dataset needs sigma"),
+        ({"phase": "val", "sigma": 25, "noise_on": "device"}, r"datasets.val.noise_on: for training only; in a 'val'"),
+        ({"noise_on": "gpu"}, r"datasets.train.noise_on: .*'workers' or 'device', got 'gpu'"),
+        ({"noise_on": "device", "clip": True}, r"datasets.train.noise_on: on the device, .*; remove it or clip$"),
+        (
+            {"noise_on": "device", "sigma_range": None, "degradations": [{"type": "Blur"}]},
+            r"datasets.train.noise_on: on the device, .*; remove it or degradations$",
+        ),
     ],
 )
 def test_option_errors(roots, changes, message):

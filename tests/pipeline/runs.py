@@ -60,6 +60,13 @@ def start_tool(arguments: list, tool: str = "train", launcher: list | None = Non
     )
 
 
+def read_until(process: subprocess.Popen, text: str) -> None:
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"the run ended before it printed '{text}'")
+
+
 def run_tool_to_end(arguments: list, **kwargs) -> tuple[int, str]:
     process = start_tool(arguments, **kwargs)
     output, _ = process.communicate(timeout=300)

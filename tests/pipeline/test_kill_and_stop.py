@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import ROOT, equal, run_tool_to_end, start_tool, tiny_options, weights, write_options
+from runs import ROOT, equal, read_until, run_tool_to_end, start_tool, tiny_options, weights, write_options
 from test_training_run import D2SM
 
 STEPS = 60
@@ -29,13 +29,6 @@ def long_options(photographs, root):
     options["logger"] |= {"save_checkpoint_freq": 5, "keep_checkpoints": 2, "print_freq": 1}
     options["datasets"]["train"]["num_worker_per_gpu"] = 1
     return options
-
-
-def read_until(process, text):
-    for line in process.stdout:
-        if text in line:
-            return
-    raise AssertionError(f"the run ended before it printed '{text}'")
 
 
 @pytest.mark.parametrize("moment", ["Checkpoint of step 10 saved", "iter:      23", "Checkpoint of step 40 saved"])
