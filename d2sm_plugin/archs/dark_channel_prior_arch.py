@@ -6,7 +6,6 @@ refined with the guided filter of He, Sun, Tang, "Guided Image Filtering", TPAMI
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -99,6 +98,8 @@ def dark_channel(image: Array, patch: int) -> Array:
     Returns:
         (H, W).
     """
+    import cv2  # the extra [train], which networks do not ask for
+
     return np.asarray(cv2.erode(image.min(axis=2), np.ones((patch, patch), np.uint8)), np.float64)
 
 
