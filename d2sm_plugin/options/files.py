@@ -17,6 +17,8 @@ from d2sm_plugin.options.merge import merge
 from d2sm_plugin.safe_yaml import read_yaml
 
 _SUFFIX = ".yml"
+#: Keys of a suite whose value is an option file.
+BASES_OF_SUITE = ("base", "variants:*:base", "tested:*:base")
 _WIDTH = 120  # of the lines of a merged file
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from d2sm_plugin.arguments import Parser, out_file, out_folder
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.files import write_whole
-from d2sm_plugin.options.files import read_option_file, shipped_folder, shipped_names
+from d2sm_plugin.options.files import BASES_OF_SUITE, read_option_file, shipped_folder, shipped_names
 
 #: Beginning of the line by which an option file names its JSON schema to editors.
 EDITOR_LINE = "# yaml-language-server: $schema="
@@ -101,7 +101,8 @@ def _schema_of(file: Path) -> Path:
 
 
 def _needed(path: Path) -> list[Path]:
-    """Return a shipped file, those it extends and, of a suite, its base and what that extends."""
-    file = read_option_file(path, relative=["base"])
-    base = file.content.get("base")
-    return [*file.files, *(_needed(Path(base)) if base else [])]
+    """Return a shipped file, those it extends and, of a suite, its bases and what they extend."""
+    file = read_option_file(path, relative=BASES_OF_SUITE)
+    rows = [row for kind in ("variants", "tested") for row in (file.content.get(kind) or {}).values()]
+    bases = [block["base"] for block in (file.content, *rows) if block and block.get("base")]
+    return list(dict.fromkeys([*file.files, *(needed for base in bases for needed in _needed(Path(base)))]))

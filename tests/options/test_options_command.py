@@ -39,6 +39,7 @@ def test_copies_stand_on_their_own(tmp_path, monkeypatch):
         "shared/cityscapes.yml",
         "suites/shared/ffdnet_cityscapes.yml",
         "suites/table1_cityscapes.yml",
+        *(f"train_{net}{part}.yml" for net in ("cbdnet", "sadnet") for part in ("", "_d2sm", "_d2sm_wo_internal")),
         "train_ffdnet_d2sm.yml",
         "train_ffdnet_d2sm_wo_internal.yml",
         "train_ffdnet_l1.yml",

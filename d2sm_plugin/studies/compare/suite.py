@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from d2sm_plugin.blocks import Block, read_block
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.file_names import FileName
-from d2sm_plugin.options.files import read_option_file
+from d2sm_plugin.options.files import BASES_OF_SUITE, read_option_file
 from d2sm_plugin.options.reader import apply_override
 from d2sm_plugin.options.schema import MAX_SEED
 
@@ -188,7 +188,7 @@ def read_suite(path: str | Path, force: Iterable[str] = ()) -> tuple[Suite, dict
     """
     if not Path(path).exists() and len(Path(path).parts) == 1:
         path = Path("suites", path)  # a shipped one by its bare name
-    file = read_option_file(path, relative=["base", "variants:*:base", "tested:*:base"])
+    file = read_option_file(path, relative=BASES_OF_SUITE)
     raw = file.content
     if isinstance(raw.get("variants"), dict):  # an empty block in the file is a variant that changes nothing
         raw["variants"] = {str(n): {} if block is None else block for n, block in raw["variants"].items()}

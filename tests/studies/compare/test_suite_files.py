@@ -268,7 +268,7 @@ def test_option_files_are_written_once(write):
     assert sorted(file.name for file in before) == sorted(["train.yml", f"{job.test_name}.yml"])
 
 
-def test_an_error_in_the_report_lets_trainings_save_their_state(monkeypatch):
+def test_an_error_in_the_report_lets_trainings_save_their_state():
     jobs = [SimpleNamespace(row=row, seed=0, processes=1, finished=lambda: False, busy=lambda: False) for row in "AB"]
     sleeps = {"A": 0, "B": 60}
     children = []
@@ -280,13 +280,12 @@ def test_an_error_in_the_report_lets_trainings_save_their_state(monkeypatch):
     def fail():
         raise DataError("the disk is full")
 
-    monkeypatch.setattr(runner, "start", start_sleeping)
     with pytest.raises(DataError, match="the disk is full"):
-        runner.Runner(jobs, 2, fail).run()
+        runner.Runner(jobs, 2, fail, start_sleeping).run()
     assert children[1].wait(timeout=30) == -signal.SIGTERM
 
 
-def test_a_child_that_was_stopped_stops_the_others(monkeypatch):
+def test_a_child_that_was_stopped_stops_the_others():
     jobs = [SimpleNamespace(row=row, seed=0, processes=1, finished=lambda: False, busy=lambda: False) for row in "ABC"]
     codes = {"A": f"raise SystemExit({STOPPED})", "B": "import time; time.sleep(60)", "C": "never"}
     children = []
@@ -295,7 +294,6 @@ def test_a_child_that_was_stopped_stops_the_others(monkeypatch):
         children.append(subprocess.Popen([sys.executable, "-S", "-c", codes[job.row]]))
         return children[-1]
 
-    monkeypatch.setattr(runner, "start", start_one)
-    outcome = runner.Runner(jobs, 2, lambda: None).run()
+    outcome = runner.Runner(jobs, 2, lambda: None, start_one).run()
     assert (outcome.stopped, outcome.failed) == (True, {})
     assert [child.wait(timeout=30) for child in children] == [STOPPED, -signal.SIGTERM]
