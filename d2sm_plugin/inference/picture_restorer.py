@@ -122,7 +122,9 @@ class PictureRestorer:
 
     def _to_images(self, pixels: NDArray[Any]) -> Tensor:
         deep = pixels.dtype == np.uint16  # of which torch knows little
-        planes = torch.from_numpy(pixels.astype(np.int32) if deep else pixels).permute(2, 0, 1)
+        if deep or not pixels.flags.writeable:  # torch warns of arrays that it may not write to, such as PIL's
+            pixels = pixels.astype(np.int32 if deep else pixels.dtype)
+        planes = torch.from_numpy(pixels).permute(2, 0, 1)
         if self.channels == 1:
             return planes[:, None]  # every channel an image of its own
         return planes.expand(self.channels, -1, -1)[None]

@@ -22,6 +22,14 @@ def network():
     return FFDNet(num_feat=8, num_layers=3).eval()
 
 
+@pytest.mark.filterwarnings("error")
+def test_arrays_that_may_not_be_written_to_are_taken_without_a_warning(network):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    expected = Restorer(network, sigma=25)(image.copy())
+    image.flags.writeable = False
+    assert np.array_equal(Restorer(network, sigma=25)(image), expected)
+
+
 @pytest.fixture
 def file(network, tmp_path):
     path = tmp_path / "ours.safetensors"

@@ -19,7 +19,7 @@ _MEANS, _INTERVALS = "table_mean.csv", "intervals.csv"
 _PLOTS = (("convergence.png", "Validation while training"), ("psnr_miou.png", "PSNR and MIoU of the variants"))
 _COUNTS = ("seeds", "frames", "blocks")
 _WORST = 5  # images of each variant and metric
-_DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4}
+_DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4, "mIoU": 2}
 Row = Mapping[str, str]
 
 
@@ -113,13 +113,18 @@ def _less(variant: str, baselines: Mapping[str, str]) -> str:
     return f"less {baselines.get(variant, 'the baseline')}"
 
 
+def _digits(metric: str, low: float, high: float) -> int:
+    """Return the digits behind the point that an interval is worth; small ones, as of divergences, need more."""
+    return _DIGITS.get(metric, 2 if max(abs(low), abs(high)) >= 0.1 else 5)
+
+
 def _tiles(intervals: Sequence[Row], baselines: Mapping[str, str]) -> list[Tile]:
     """Return the differences of a suite with one variant beside the baseline; more would not be seen at a glance."""
     if len({row["variant"] for row in intervals}) != 1:
         return []
     tiles = []
     for row, value, low, high in _known(intervals):
-        digits = _DIGITS.get(row["metric"], 2)
+        digits = _digits(row["metric"], low, high)
         verdict = "the interval holds 0" if low <= 0 <= high else "the interval is clear of 0"
         detail = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}: {verdict}"
         name = f"{row['variant']} {_less(row['variant'], baselines)}"
@@ -136,7 +141,7 @@ def _differences(intervals: Sequence[Row], baselines: Mapping[str, str]) -> Sect
     for row, value, low, high in _known(intervals):
         name = row["variant"] if len(shared) == 1 else f"{row['variant']} {_less(row['variant'], baselines)}"
         panels.setdefault(_place(row), []).append((name, value, low, high))
-        digits[_place(row)] = _DIGITS.get(row["metric"], 2)
+        digits[_place(row)] = max(_digits(row["metric"], low, high), digits.get(_place(row), 0))
     section.intervals = [interval_chart(place, rows, digits[place]) for place, rows in panels.items()]
     if section.intervals:
         seeds, frames, blocks = (" or ".join(sorted({row[key] for row in intervals}, key=int)) for key in _COUNTS)

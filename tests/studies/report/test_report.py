@@ -189,13 +189,16 @@ def test_a_test_run(training, tmp_path):
     folder.mkdir(parents=True)
     options = {"name": "tested", "is_train": False, "network_g": {"type": "FFDNet"}, "path": {}, "val": {}}
     (folder / "options.yml").write_text(yaml.safe_dump(options))
-    MetricsFile(folder / "metrics.csv").add(0, {"photos": (3, {"psnr": 28.0, "psnr_input": 20.0})})
+    MetricsFile(folder / "metrics.csv").add(
+        0, {"photos": (3, {"psnr": 28.0, "psnr_input": 20.0, "divergence": 0.00152})}
+    )
     rows = [ImageRecord(key, {"psnr": psnr}, None) for key, psnr in (("a", 31.0), ("b", 25.0), ("c", 28.0))]
     write_records(folder / "by_image.csv", {"photos": rows}, [])
     for key in "abc":
         write_sheet(folder / "comparison" / "photos" / f"{key}.png", lay_out(images()))
     page = Structure(report(folder, count=1))
     assert page.said("p")[:2] == ["Test run", "FFDNet, weights: random"]
+    assert "0.00152" in page.said("b")
     assert "PSNR of the input [dB]" in page.said("th")
     order = [text for text in page.said("th") if text in "abc"]
     assert order == ["b", "c", "a"]
