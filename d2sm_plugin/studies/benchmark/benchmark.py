@@ -18,6 +18,7 @@ from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.safe_yaml import parse_yaml
 from d2sm_plugin.studies.benchmark.cases import NAMES, build_case, check_name
+from d2sm_plugin.studies.benchmark.charts import draw_charts
 from d2sm_plugin.studies.benchmark.frontier import EXTRACTOR, HEADERS, measure_frontier, plot_frontier
 from d2sm_plugin.studies.benchmark.launches import HEADERS as LAUNCH_HEADERS
 from d2sm_plugin.studies.benchmark.launches import launch_counts
@@ -48,12 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--extractor", metavar="{type: ...}", help="with --frontier: option block of an extractor")
     parser.add_argument("--plot", type=out_file, metavar="FILE", help="with --frontier: draw it")
     parser.add_argument("--launches", action="store_true", help="instead: count the operations that a GPU is given")
+    parser.add_argument("--charts", type=Path, metavar="FOLDER", help="instead: draw time and memory of a step there")
     args = parser.parse_args(argv)
     if args.launches:
         sys.stdout.write(tabulate(launch_counts().items(), LAUNCH_HEADERS, tablefmt="github") + "\n")
         return 0
     settings = Settings(torch.device(args.device), args.repeats, args.small)
     torch.set_num_threads(args.threads)
+    if args.charts:
+        draw_charts(args.charts, settings)
+        return 0
     if args.cases == ["paper"]:
         sys.stdout.write(
             tabulate(paper_table(settings, args.plan), PAPER_HEADERS, "github", disable_numparse=True) + "\n"

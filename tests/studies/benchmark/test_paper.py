@@ -47,6 +47,11 @@ def test_largest_batch():
     assert largest(lambda number: True, most=10) == 10
 
 
+def test_charts(tmp_path):
+    assert main(["--charts", str(tmp_path / "new"), "--tiny", "--repeats", "1"]) == 0
+    assert all((tmp_path / "new" / f"speed_{name}.png").stat().st_size > 5000 for name in ("queue", "memory"))
+
+
 def test_the_small_table(capsys):
     assert main(["paper", "--tiny", "--repeats", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -18,7 +18,7 @@ def build(settings: Settings) -> Case:
         f"loss step, q={size}, N={ARRIVING}, D=4096",
         "formula",
         {
-            "formula": lambda: _formula(size, settings),
+            "formula": lambda: formula_step(size, settings),
             "queue": full_queue_step(size, settings),
             "queue, bfloat16 storage": full_queue_step(size, settings, dtype="bfloat16"),
         },
@@ -43,7 +43,8 @@ def full_queue_step(size: int, settings: Settings, **options: Any) -> Callable[[
     return prepare
 
 
-def _formula(size: int, settings: Settings) -> Step:
+def formula_step(size: int, settings: Settings) -> Step:
+    """Return a step of the formula with a full queue of this size."""
     queue = PrintedQueue(*feature_pair(size, settings, seed=1))
     restored, clear = feature_pair(ARRIVING, settings, seed=0)
 
