@@ -21,7 +21,7 @@ def build(settings: Settings) -> Case:
     height, width, crop = (128, 256, 64) if settings.small else (512, 1024, 256)
     folder = scene_folder(8, height, width)
 
-    def ours(*options: str) -> Step:
+    def read_crops(*options: str) -> Step:
         root = folder / "images"
         if options:
             root = folder / "stored" / f"scenes{len(options)}.lmdb"
@@ -36,9 +36,9 @@ def build(settings: Settings) -> Case:
         "BasicSR's PairedImageDataset, folders",
         {
             "BasicSR's PairedImageDataset, folders": lambda: _pairs(folder, crop),
-            "NoisyImageDataset, folder": ours,
-            "NoisyImageDataset, LMDB": lambda: ours("lmdb"),
-            "NoisyImageDataset, LMDB of windows": lambda: ours("lmdb", "--crop-size", str(2 * crop)),
+            "NoisyImageDataset, folder": read_crops,
+            "NoisyImageDataset, LMDB": lambda: read_crops("lmdb"),
+            "NoisyImageDataset, LMDB of windows": lambda: read_crops("lmdb", "--crop-size", str(2 * crop)),
         },
     )
 
