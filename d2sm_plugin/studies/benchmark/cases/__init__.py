@@ -21,6 +21,7 @@ NAMES = (
     "precision",
     "compile",
     "reading",
+    "reading_windows",
     "segmentation",
 )
 
