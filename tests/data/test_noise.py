@@ -106,6 +106,18 @@ def test_noise_of_a_seed_is_torchs_and_that_of_an_image_alone():
         assert torch.equal(with_seeded_noise(alone)["lq"], noisy["lq"][number])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_noise_of_a_seed_repeats_on_a_gpu():
+    batch = seeded_batch([5, 2**62 + 1, 7], (3, 128, 128))
+    moved = {key: value.cuda() for key, value in batch.items() if key in ("gt", "sigma")}
+    noisy, again = (with_seeded_noise({**moved, "noise_seed": batch["noise_seed"]})["lq"] for _ in range(2))
+    assert noisy.is_cuda and torch.equal(noisy, again)
+    alone = {key: value[1] for key, value in moved.items()} | {"noise_seed": batch["noise_seed"][1]}
+    assert torch.equal(with_seeded_noise(alone)["lq"], noisy[1])
+    pattern = ((noisy - moved["gt"]) / moved["sigma"])[1:].double()
+    assert abs(pattern.mean()) < 4 / pattern.numel() ** 0.5 and abs(pattern.std() - 1) < 4 / pattern.numel() ** 0.5
+
+
 def test_without_a_seed_entries_stay_as_they_are():
     entries = {"lq": torch.rand(3, 4, 4), "key": "a"}
     assert with_seeded_noise(entries) == entries
