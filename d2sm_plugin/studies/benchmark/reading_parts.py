@@ -1,4 +1,4 @@
-"""``python -m d2sm_plugin.studies.benchmark.reading_parts``: how fast crops are read, and what of it a training feels."""
+"""``python -m d2sm_plugin.studies.benchmark.reading_parts``: rate of reading crops, and its part in a training."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from d2sm_plugin.studies.benchmark.reading_parts import PARTS, reading_rates, training_parts
 from d2sm_plugin.studies.benchmark.measure import Settings
+from d2sm_plugin.studies.benchmark.reading_parts import PARTS, reading_rates, training_parts
 
 SMALL = Settings(torch.device("cpu"), 1, True)
 
