@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from d2sm_plugin.losses.gather import Share
-from d2sm_plugin.statistics.columns import Columns, Joint, Span, side_by_side
+from d2sm_plugin.statistics.columns import Columns, Joint, Signs, Span, side_by_side
 from d2sm_plugin.statistics.unit_rows import Rows
 
-if TYPE_CHECKING:
-    from d2sm_plugin.losses.queue_sampler import QueueSampler
+
+class Queue(Protocol):
+    """Ring of pairs of unit rows, with the sums over them: what an arrival needs of a queue."""
+
+    size: int
+    restored: Tensor
+    difference: Tensor
+    sums: Tensor
+    pointer: Tensor
+    filled: Tensor
+
+    def __len__(self) -> int:
+        """Number of samples it holds."""
+        ...
+
+    def ring(self, start: int, count: int) -> list[Span]:
+        """Places of ``count`` samples from ``start`` on, around the end."""
+        ...
+
+    def allocate(self, rows: Rows) -> None:
+        """Make the memory for rows like these, if there is none yet."""
+        ...
+
+    def signs(self, new: int, leaving: int, partners: int, device: torch.device) -> Signs:
+        """Factors of the terms, kept from step to step."""
+        ...
 
 
 class QueueArrival:
@@ -32,7 +56,7 @@ class QueueArrival:
         staying: the parts of the partners that were there before.
     """
 
-    def __init__(self, queue: QueueSampler, new: Rows, share: Share | None) -> None:
+    def __init__(self, queue: Queue, new: Rows, share: Share | None) -> None:
         self.queue, self.new = queue, new
         count, held = len(new.restored), len(queue)
         self.places = queue.ring(int(queue.pointer), count)
