@@ -28,7 +28,7 @@ def enter_launcher(launcher: str) -> None:
         launcher: one of :data:`LAUNCHERS`. With ``slurm`` the variables of torchrun are set in the environment.
 
     Raises:
-        OptionError: when the launcher has not started this process.
+        OptionError: when the launcher has not started this process, or says what cannot be.
     """
     if launcher == "slurm":
         os.environ.update(slurm_environment(os.environ))
@@ -38,6 +38,8 @@ def enter_launcher(launcher: str) -> None:
             f"--launcher pytorch: {', '.join(missing)} not set; start with "
             "torchrun --nproc_per_node=N -m d2sm_plugin train ..."
         )
+    if launcher != "none":
+        _check(launcher, os.environ)
 
 
 def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -58,12 +60,28 @@ def slurm_environment(environment: Mapping[str, str]) -> dict[str, str]:
             "srun --ntasks=N d2sm train -opt ... --launcher slurm"
         )
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        if not read[name].isdecimal():
+        if not _is_number(read[name]):
             raise OptionError(f"--launcher slurm: {_SLURM[name][-1]}: expected a whole number, got '{read[name]}'")
     numbers = [environment.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")]
-    job, step = (int(number) if number.isdecimal() else 0 for number in numbers)
+    job, step = (int(number) if _is_number(number) else 0 for number in numbers)
     port = environment.get("MASTER_PORT") or str(_FIRST_PORT + (job + 7919 * step) % _PORTS)
     return read | {"MASTER_PORT": port}
+
+
+def _check(launcher: str, environment: Mapping[str, str]) -> None:
+    """Refuse numbers with which processes would wait for each other in vain."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
+        if not _is_number(environment[name]):
+            raise OptionError(f"--launcher {launcher}: {name}: expected a whole number, got '{environment[name]}'")
+    rank, size, port = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    if rank >= size:
+        raise OptionError(f"--launcher {launcher}: this is process {rank} (RANK) of only {size} (WORLD_SIZE)")
+    if not 0 < port < 2**16:
+        raise OptionError(f"--launcher {launcher}: MASTER_PORT: expected 1 to 65535, got {port}")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def first_host(nodes: str) -> str:

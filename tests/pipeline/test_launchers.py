@@ -16,7 +16,7 @@ from d2sm_plugin.models.objectives import Objectives
 from d2sm_plugin.pipeline import devices
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.pipeline.devices import choose_device
-from d2sm_plugin.pipeline.launchers import first_host, slurm_environment
+from d2sm_plugin.pipeline.launchers import TORCHRUN, enter_launcher, first_host, slurm_environment
 
 TASK = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_NODELIST": "gpu[07-09],x1"}
 
@@ -58,6 +58,25 @@ def test_a_task_of_slurm_in_the_words_of_torchrun():
 def test_what_is_missing_of_slurm(changes, message):
     with pytest.raises(OptionError, match=f"^--launcher slurm: {message}"):
         slurm_environment(TASK | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"RANK": "3"}, r"this is process 3 \(RANK\) of only 2 \(WORLD_SIZE\)"),
+        ({"WORLD_SIZE": "0"}, r"this is process 1 \(RANK\) of only 0"),
+        ({"RANK": "²"}, "RANK: expected a whole number, got '²'"),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK: expected a whole number, got ''"),
+        ({"MASTER_PORT": "ssh"}, "MASTER_PORT: expected a whole number, got 'ssh'"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT: expected 1 to 65535, got 99999"),
+    ],
+)
+def test_processes_that_would_wait_in_vain(monkeypatch, changes, message):
+    sound = dict(zip(TORCHRUN, ("1", "2", "1", "localhost", "29500"), strict=True))
+    for name, value in (sound | changes).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OptionError, match=f"^--launcher pytorch: {message}"):
+        enter_launcher("pytorch")
 
 
 def free_port() -> int:
