@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, create_model
+from pydantic import Field, NonNegativeInt, PositiveInt, create_model, model_validator
 
-from d2sm_plugin.blocks import Block, Whole
+from d2sm_plugin.blocks import Block, Whole, at_key
 from d2sm_plugin.file_names import FileName
 from d2sm_plugin.models.train_options import TrainOptions
 from d2sm_plugin.seg.scorer import SegmentationOptions
@@ -89,6 +89,13 @@ class LoggerOptions(Block):
     max_images: NonNegativeInt = Field(
         2, description="pictures of each validation set that all these loggers get; 0: none"
     )
+
+    @model_validator(mode="after")
+    def _project(self) -> LoggerOptions:
+        keys = [key for key, value in (self.wandb or {}).items() if value is not None]
+        if keys and "project" not in keys:
+            raise at_key("wandb", f"project is missing, so {', '.join(map(str, keys))} would do nothing; add it")
+        return self
 
     def blocks(self) -> dict[str, TypeBlock]:
         """Return the loggers that are asked for: name -> block with its type."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2sm_plugin.boundary import foreign_code
-from d2sm_plugin.errors import D2SMError
+from d2sm_plugin.errors import D2SMError, OptionError
 from d2sm_plugin.files import reading_again, write_json
 from d2sm_plugin.loggers.interface import Run, RunLogger
 from d2sm_plugin.options.schema import LoggerOptions
@@ -22,6 +23,7 @@ from d2sm_plugin.pipeline.run_log import HOST_LOGGER
 from d2sm_plugin.random_guard import untouched_random_state
 from d2sm_plugin.registry import LOGGER_REGISTRY, build
 
+_METHODS = ("start", "scalars", "images", "finish")
 _IDS = "loggers.json"  # in the run's folder: name of the logger -> its id of the run
 
 
@@ -32,13 +34,20 @@ class RunLoggers:
         blocks: name -> block with ``type``.
 
     Raises:
-        D2SMError: when one of them cannot be built.
+        D2SMError: when one of them cannot be built, or lacks a method.
     """
 
     def __init__(self, blocks: Mapping[str, Mapping[str, Any]]) -> None:
         self.loggers: dict[str, RunLogger] = {
             name: build(LOGGER_REGISTRY, block, f"logger.{name}") for name, block in blocks.items()
         }
+        for name, logger in self.loggers.items():
+            missing = [method for method in _METHODS if not callable(getattr(logger, method, None))]
+            if missing:
+                raise OptionError(
+                    f"logger.{name}: {type(logger).__name__} has no method {', '.join(missing)}; a logger has "
+                    f"{', '.join(_METHODS)}"
+                )
         self.completed = False
 
     def start(self, run: Run) -> None:
@@ -55,7 +64,10 @@ class RunLoggers:
         try:
             for name, logger in self.loggers.items():
                 with untouched_random_state(), foreign_code(f"logger.{name}: {type(logger).__name__}"):
-                    started[name] = logger.start(replace(run, options=plain, id=ids.get(name)))
+                    known = logger.start(replace(run, options=deepcopy(plain), id=ids.get(name)))
+                    if known is not None and not isinstance(known, str):
+                        raise TypeError(f"start returned {type(known).__name__}, expected a text or None")
+                    started[name] = known
         except D2SMError:
             self.loggers = {name: self.loggers[name] for name in started}
             self.close()
@@ -66,7 +78,7 @@ class RunLoggers:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Pass values to all of them."""
-        self._pass_on(lambda logger: logger.scalars(values, step))
+        self._pass_on(lambda logger: logger.scalars(dict(values), step))
 
     def pictures(self, folder: Path, step: int, most: int) -> None:
         """Pass the pictures of a validation to all of them.
@@ -85,7 +97,7 @@ class RunLoggers:
             if counts[name] <= most:
                 images[f"{name}/{key}"] = read_sheet(path).pixels
         if images:
-            self._pass_on(lambda logger: logger.images(images, step))
+            self._pass_on(lambda logger: logger.images(dict(images), step))
 
     def close(self) -> None:
         """Let all of them finish."""

@@ -16,6 +16,7 @@ from runs import equal, tiny_options, weights, write_options
 
 from d2sm_plugin.errors import DataError, DependencyError, ForeignError, OptionError
 from d2sm_plugin.options.reader import validate_options
+from d2sm_plugin.options.schema import LoggerOptions
 from d2sm_plugin.pipeline import train as training
 from d2sm_plugin.registry import LOGGER_REGISTRY
 
@@ -108,6 +109,60 @@ def test_loggers_change_no_weight(photographs, tmp_path):
     plain["name"] = "plain"
     train(plain, tmp_path)
     assert equal(weights(tmp_path), weights(tmp_path, "plain"))
+
+
+class Careless(Recorder):
+    """Changes what it gets, and returns what no file can keep."""
+
+    def __init__(self, returns: int | None = None) -> None:
+        super().__init__()
+        self.returns = returns
+
+    def start(self, run):
+        run.options.clear()
+        return self.returns
+
+    def scalars(self, values, step):
+        values.clear()
+
+    def images(self, images, step):
+        images.clear()
+
+
+def test_a_logger_keeps_its_changes_to_itself(photographs, tmp_path, monkeypatch):
+    monkeypatch.setitem(LOGGER_REGISTRY.fill(), "Careless", Careless)
+    loggers = {"careless": {"type": "Careless"}, "kept": {"type": "Recorder"}}
+    train(options_with(photographs, tmp_path, run_loggers=loggers), tmp_path)
+    assert of("start")[0][0].options["name"] == "tiny"
+    assert all(values for values, _ in of("scalars")) and len(of("images")[0][0]) == 2
+
+
+def test_what_start_returns_is_a_text(photographs, tmp_path, monkeypatch):
+    monkeypatch.setitem(LOGGER_REGISTRY.fill(), "Careless", Careless)
+    loggers = {"kept": {"type": "Recorder"}, "careless": {"type": "Careless", "returns": 7}}
+    with pytest.raises(
+        ForeignError, match=r"^logger.run_loggers.careless: Careless raised TypeError: start returned int"
+    ):
+        train(options_with(photographs, tmp_path, run_loggers=loggers), tmp_path)
+    assert CALLS[-1] == ("finish", False)  # the one that had started
+
+
+def test_a_logger_without_its_methods_is_refused_before_anything_starts(photographs, tmp_path, monkeypatch):
+    class Half:
+        def start(self, run):
+            pass
+
+    monkeypatch.setitem(LOGGER_REGISTRY.fill(), "Half", Half)
+    with pytest.raises(OptionError, match=r"^logger.run_loggers.a: Half has no method scalars, images, finish"):
+        train(options_with(photographs, tmp_path, run_loggers={"a": {"type": "Half"}}), tmp_path)
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_keys_of_wandb_that_would_do_nothing(photographs, tmp_path):
+    off = options_with(photographs, tmp_path, wandb={"project": None, "resume_id": None})  # as in BasicSR's files
+    assert "wandb" not in LoggerOptions.model_validate(off["logger"]).blocks()
+    with pytest.raises(OptionError, match=r"logger.wandb: project is missing, so projct, mode would do nothing"):
+        validate_options(options_with(photographs, tmp_path, wandb={"projct": "x", "mode": "offline"}))
 
 
 def test_what_a_logger_cannot_do_is_said_once(photographs, tmp_path):
