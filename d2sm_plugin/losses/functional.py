@@ -98,7 +98,12 @@ def sound_value(value: Tensor, norms: Norms, scale: float, dtype: torch.dtype) -
 
 
 def attach_gradient(features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-    """Return the scalar ``value`` as a function of ``features`` (N, D) with the known ``gradient`` (N, D)."""
+    """Return the scalar ``value`` as a function of ``features`` (N, D) with the known ``gradient`` (N, D).
+
+    A value of NaN gives a gradient of NaN, as autograd would: whoever looks at gradients alone must not step. Both
+    tensors are overwritten.
+    """
+    gradient.add_(value, alpha=0)
     return _KnownGradient.apply(features, value, gradient)
 
 
@@ -109,7 +114,7 @@ class _KnownGradient(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         ctx.dtype = features.dtype
-        return value.view_as(value)
+        return value.detach()  # a view would forbid that a caller adds to it in place
 
     @staticmethod
     @once_differentiable

@@ -27,12 +27,12 @@ def match_densely(new: Rows, history: Sequence[Rows], kind: str, with_gradient: 
         features of the new restored samples, in their dtype, or None.
     """
     rows = [part.to(torch.float64) for part in (*history, new)]
+    if sum(len(part.restored) for part in rows) < 2:  # a lone sample has no statistics
+        zero = torch.zeros((), dtype=torch.float64, device=new.restored.device)
+        return zero, torch.zeros_like(new.restored) if with_gradient else None
     with torch.enable_grad():
         restored = rows[-1].restored.detach().requires_grad_(with_gradient)
-        if sum(len(part.restored) for part in rows) < 2:  # a lone sample has no statistics
-            value = restored.sum() * 0
-        else:
-            joined = torch.cat([*(part.restored for part in rows[:-1]), restored])
-            value = printed_divergence(joined, torch.cat([part.clear for part in rows]), kind)
+        joined = torch.cat([*(part.restored for part in rows[:-1]), restored])
+        value = printed_divergence(joined, torch.cat([part.clear for part in rows]), kind)
         gradient = torch.autograd.grad(value, restored)[0].to(new.restored.dtype) if with_gradient else None
     return value.detach(), gradient

@@ -32,7 +32,7 @@ class Norms(NamedTuple):
     """Norms of features.
 
     Attributes:
-        restored: (n, 1), float64; infinite for features of zeros, so that no gradient reaches them.
+        restored: (n, 1), float64; infinite for features without a direction, so that no gradient reaches them.
         pairs: (n, 1), float64; sum of the norms of a pair, which is not finite where one of its features is not.
     """
 
@@ -52,12 +52,14 @@ def unit_rows(restored: Tensor, clear: Tensor) -> tuple[Rows, Norms]:
 
     Returns:
         The unit rows, in the dtype of the features, and their norms for :func:`through_norm`. A feature of zeros has
-        no direction: its unit vector is zero. A pair that is not finite becomes a pair of zeros.
+        no direction: its unit vector is zero. So is that of a feature whose norm is below the smallest normal number
+        of its dtype: few digits are left of it, and its gradient would overflow. A pair that is not finite becomes a
+        pair of zeros.
     """
     features = torch.stack([restored, clear])
     norm = torch.linalg.vector_norm(features, dim=2, keepdim=True, dtype=torch.float64)
     total = norm.sum(0)
-    norm = torch.nn.functional.threshold(norm, 0.0, torch.inf)
+    norm = torch.nn.functional.threshold(norm, torch.finfo(features.dtype).tiny, torch.inf)
     unit = features / norm
     torch.sub(unit[0], unit[1], out=unit[1])
     rows = torch.where(total < torch.inf, unit.to(features.dtype), torch.zeros((), dtype=features.dtype))

@@ -7,7 +7,7 @@ import torch
 from d2sm_reference import dense_divergence, divergence_by_loops, pair, relative_error
 
 from d2sm_plugin.errors import OptionError, ShapeError
-from d2sm_plugin.losses import semantic_divergence
+from d2sm_plugin.losses import QueueSampler, semantic_divergence
 from d2sm_plugin.statistics.row_sums import KINDS, phi, psi
 from d2sm_plugin.statistics.unit_rows import unit_rows
 
@@ -208,6 +208,60 @@ def test_a_feature_of_zeros_has_no_direction():
     assert torch.equal(rows.difference[2], -rows.clear[2])
     semantic_divergence(restored, clear).backward()
     assert torch.count_nonzero(restored.grad[2]) == 0 and restored.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["kl", "reverse_kl", "js"])
+def test_tiny_and_huge_features_count_by_their_direction(kind):
+    restored, clear = pair(5, 4, dtype=torch.float32)
+    expected = semantic_divergence(restored, clear, kind)
+    (gradient,) = torch.autograd.grad(expected, restored)
+    for factor in (2.0**-100, 2.0**100):
+        scaled = (restored.detach() * factor).requires_grad_()
+        value = semantic_divergence(scaled, clear * factor, kind)
+        assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+        torch.testing.assert_close(torch.autograd.grad(value, scaled)[0] * factor, gradient)
+
+
+def test_a_feature_below_normal_numbers_has_no_direction_and_no_gradient():
+    restored, clear = pair(5, 4, dtype=torch.float32)
+    with torch.no_grad():
+        restored[2] *= 1e-42 / restored[2].norm()
+    value = semantic_divergence(restored, clear)
+    value.backward()
+    assert restored.grad.isfinite().all() and torch.count_nonzero(restored.grad[2]) == 0
+    with torch.no_grad():
+        restored[2] = 0
+    assert semantic_divergence(restored, clear).item() == value.item()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("where", [0, 1], ids=["restored", "clear"])
+def test_a_value_that_is_not_a_number_has_no_finite_gradient(bad, where):
+    """Nobody who looks at gradients alone, such as a scaler of gradients, steps by them."""
+    features = [part.detach().clone() for part in pair(5, 4, dtype=torch.float32)]
+    features[where][1, 2] = bad
+    features[0].requires_grad_()
+    for divergence in (semantic_divergence, QueueSampler(6)):
+        value = divergence(*features)
+        (gradient,) = torch.autograd.grad(value, features[0])
+        assert value.isnan() and gradient.isnan().all()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "js_mixture"])
+def test_a_lone_sample_of_a_queue_says_nothing(kind):
+    restored, clear = pair(1, 4)
+    value = QueueSampler(6)(restored, clear, kind)
+    assert value.item() == 0 and torch.count_nonzero(torch.autograd.grad(value, restored)[0]) == 0
+
+
+def test_the_value_may_be_added_to_in_place():
+    restored, clear = pair(5, 4)
+    expected = torch.autograd.grad(semantic_divergence(restored, clear) + restored.sum(), restored)[0]
+    for divergence in (semantic_divergence, QueueSampler(6)):
+        value = divergence(restored, clear)
+        value += restored.sum()
+        value *= 2
+        torch.testing.assert_close(torch.autograd.grad(value, restored)[0], 2 * expected)
 
 
 def test_exceptions():
