@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Submission:
         chosen = {**_DEFAULTS, **_read(settings)}
         submitit = import_extra("submitit", "d2sm compare --submit")
         self.folder = (out / "submitit").resolve()
+        new = [folder for folder in (self.folder, self.folder.parent) if not folder.exists()]
         try:
             self.executor: Any = submitit.AutoExecutor(self.folder, cluster=cluster)
         except RuntimeError as error:
@@ -47,6 +49,9 @@ class Submission:
         try:
             self.executor.update_parameters(**chosen)
         except (NameError, TypeError, ValueError, AssertionError) as error:
+            for folder in new:  # which submitit has made
+                with suppress(OSError):
+                    folder.rmdir()
             reason = " ".join(str(error).split())
             raise OptionError(f"--submit-settings: submitit refuses them ({reason})") from error
 
@@ -111,5 +116,9 @@ def _read(settings: Sequence[str]) -> Mapping[str, Any]:
             raise OptionError(f"--submit-settings {entry}: expected NAME=VALUE, such as timeout_min=600")
         if name.removeprefix("slurm_") in _OF_ONE_TASK:
             raise OptionError(f"--submit-settings {name}: a run is one task of a job; remove it")
+        if name == "name":
+            raise OptionError("--submit-settings name: a job has the name of its run; remove it")
         read[name] = parse_yaml(value, f"--submit-settings {entry}")
+        if read[name] is None:
+            raise OptionError(f"--submit-settings {entry}: a value is missing; add it or remove the setting")
     return read

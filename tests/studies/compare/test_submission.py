@@ -100,12 +100,15 @@ def test_a_job_that_waits_is_taken_back(monkeypatch, photographs, tmp_path):
         (["timeout_mins=5"], "--submit-settings: submitit refuses them"),
         (["slurm_nodes=2"], "--submit-settings slurm_nodes: a run is one task of a job; remove it"),
         (["timeout_min=soon"], "--submit-settings: submitit refuses them"),
+        (["timeout_min="], "--submit-settings timeout_min=: a value is missing"),
+        (["name=mine"], "--submit-settings name: a job has the name of its run; remove it"),
     ],
 )
 def test_settings_that_submitit_does_not_know(settings, message, tmp_path):
     with pytest.raises(OptionError, match=f"^{message}") as error:
         Submission("local", settings, tmp_path)
     assert "\n" not in str(error.value)
+    assert not any(tmp_path.iterdir())  # nothing is left behind
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
