@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
+from d2sm_plugin.cli import UNREAD
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.options.files import read_option_file, shipped_folder, shipped_names
 from d2sm_plugin.options.options import main
@@ -57,3 +62,13 @@ def test_no_file_of_the_user_is_overwritten(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["train_ffdnet_l1.yml"]
     with pytest.raises(OptionError, match="train_ffdnet_l2: no shipped option file; did you mean 'train_ffdnet_l1'"):
         main(["copy", "train_ffdnet_l2", "--out", str(tmp_path)])
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    """As ``d2sm options list | head`` leaves it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "d2sm_plugin", "options", "list"]
+    process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (UNREAD, "")
