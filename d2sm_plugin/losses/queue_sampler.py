@@ -156,8 +156,8 @@ class QueueSampler(StateModule):
             value = sound_value(matched.value, norms, scale, dtype)
             if matched.gradient is None:
                 return value
-            own_share = share if kind in KINDS else None
-            gradient = to_features(matched.gradient.to(dtype), unit.restored, norms.restored, scale, own_share)
+            shared = share if kind in KINDS else None
+            gradient = to_features(matched.gradient.to(dtype), unit.restored, norms.restored, scale, shared)
         return attach_gradient(restored, value, gradient)
 
     def allocate(self, rows: Rows) -> None:

@@ -67,11 +67,12 @@ class Submission:
         stop = job.folder.resolve() / _STOP
         stop.unlink(missing_ok=True)
         self.executor.update_parameters(name=job.name[:64])
-        work = Work(command_of(job), job.folder.resolve() / LOG, stop, Path.cwd())
+        log = job.folder.resolve() / LOG
+        work = Work(command_of(job), log, stop, Path.cwd())
         before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = package_path(before)  # a job has the environment of the process that hands it in
         try:
-            return SubmittedRun(self.executor.submit(work), stop)
+            return SubmittedRun(self.executor.submit(work), stop, log)
         except Exception as error:  # the cluster's commands may fail in any way
             raise OptionError(f"--submit: the cluster takes no job ({' '.join(str(error).split())})") from error
         finally:
@@ -87,10 +88,11 @@ class SubmittedRun:
     Args:
         job: submitit's.
         stop: file that asks the run to stop once it is there.
+        log: of the run; what ends a job from outside is appended to it.
     """
 
-    def __init__(self, job: Any, stop: Path) -> None:
-        self.job, self.stop = job, stop
+    def __init__(self, job: Any, stop: Path, log: Path) -> None:
+        self.job, self.stop, self.log = job, stop, log
 
     def poll(self) -> int | None:
         """Return the run's exit status, None while it waits or runs."""
@@ -98,7 +100,9 @@ class SubmittedRun:
             return None
         try:
             return int(self.job.result())
-        except Exception:  # noqa: BLE001  # submitit raises whatever went wrong: a killed job, a node that went away
+        except Exception as error:  # noqa: BLE001  # submitit raises whatever went wrong: a killed job, a lost node
+            with self.log.open("a", encoding="utf-8", errors="replace") as log:
+                log.write(f"The job ended without a result: {type(error).__name__}: {error}\n")
             return STOPPED if self.stop.exists() else _FAILED
 
     def terminate(self) -> None:

@@ -18,7 +18,7 @@ from d2sm_plugin.pipeline.checkpoint import CheckpointStore
 from d2sm_plugin.studies.compare.child import STOPPED
 from d2sm_plugin.studies.compare.compare import main
 from d2sm_plugin.studies.compare.jobs import make_jobs
-from d2sm_plugin.studies.compare.submission import Submission
+from d2sm_plugin.studies.compare.submission import Submission, SubmittedRun
 from d2sm_plugin.studies.compare.suite import read_suite
 
 
@@ -120,3 +120,20 @@ def test_without_submitit(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(DependencyError, match=r'pip install "\.\[slurm\]" in a clone'):
         Submission("local", [], tmp_path)
+
+
+def test_what_ended_a_job_from_outside_is_in_its_log(tmp_path):
+    class Lost:
+        def done(self):
+            return True
+
+        def result(self):
+            raise RuntimeError("the node went away")
+
+    log = tmp_path / "log.txt"
+    log.write_text("step 1\n")
+    run = SubmittedRun(Lost(), tmp_path / "stop", log)
+    assert run.poll() == 1
+    assert log.read_text() == "step 1\nThe job ended without a result: RuntimeError: the node went away\n"
+    (tmp_path / "stop").touch()
+    assert run.poll() == STOPPED
