@@ -17,7 +17,8 @@ from d2sm_plugin.studies.compare.scores import Column, Scores, Summary
 from d2sm_plugin.studies.compare.suite import Published
 
 _TITLES = {"psnr": "PSNR [dB]", "ssim": "SSIM", "mIoU": "MIoU [%]", "nrmse": "NRMSE"}
-_DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4, "mIoU": 2}
+#: Digits behind the point of figures.
+DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4, "mIoU": 2}
 _DEFAULT_DIGITS = 2
 _SMALL = 0.1
 _NOTHING = "-"
@@ -78,9 +79,9 @@ def markdown(scores: Scores, cost: Cost, intervals: Intervals = NO_INTERVALS) ->
 def shown(value: float, metric: str, signed: bool = False) -> str:
     """Return a value with the digits that its metric is worth."""
     sign = "+" if signed else ""
-    if metric not in _DIGITS and 0 < abs(value) < _SMALL:  # divergences, of which two digits would say nothing
+    if metric not in DIGITS and 0 < abs(value) < _SMALL:  # divergences, of which two digits would say nothing
         return f"{value:{sign}.3g}"
-    return f"{value:{sign}.{_DIGITS.get(metric, _DEFAULT_DIGITS)}f}" if math.isfinite(value) else _NOTHING
+    return f"{value:{sign}.{DIGITS.get(metric, _DEFAULT_DIGITS)}f}" if math.isfinite(value) else _NOTHING
 
 
 def title(metric: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from d2sm_plugin.files import reading_again
 from d2sm_plugin.studies.compare.image_table import IMAGES
-from d2sm_plugin.studies.compare.tables import shown, title
+from d2sm_plugin.studies.compare.tables import DIGITS, shown, title
 from d2sm_plugin.studies.report.charts import interval_chart
 from d2sm_plugin.studies.report.page import Cell, Page, Section, Table, Tile
 from d2sm_plugin.studies.report.pictures import Album
@@ -19,7 +19,6 @@ _MEANS, _INTERVALS = "table_mean.csv", "intervals.csv"
 _PLOTS = (("convergence.png", "Validation while training"), ("psnr_miou.png", "PSNR and MIoU of the variants"))
 _COUNTS = ("seeds", "frames", "blocks")
 _WORST = 5  # images of each variant and metric
-_DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4, "mIoU": 2}
 Row = Mapping[str, str]
 
 
@@ -115,7 +114,7 @@ def _less(variant: str, baselines: Mapping[str, str]) -> str:
 
 def _digits(metric: str, low: float, high: float) -> int:
     """Return the digits behind the point that an interval is worth; small ones, as of divergences, need more."""
-    return _DIGITS.get(metric, 2 if max(abs(low), abs(high)) >= 0.1 else 5)
+    return DIGITS.get(metric, 2 if max(abs(low), abs(high)) >= 0.1 else 5)
 
 
 def _tiles(intervals: Sequence[Row], baselines: Mapping[str, str]) -> list[Tile]:
