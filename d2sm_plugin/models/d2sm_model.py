@@ -152,7 +152,7 @@ class D2SMModel(BaseModel):
                     self._accumulate(batch, len(batches), record, with_norms)
             norms = joint_norms(record.squares)
             if with_norms:
-                self._note(*self.objectives.describe_gradients(norms, first=current_iter == 1))
+                self._note(*self.objectives.describe_gradients(norms))
             optimizers = self.optimizers_to_step()
             objection = self.guard.objection(record, self.networks(), optimizers)
             buffers.changed = objection is None
@@ -222,7 +222,7 @@ class D2SMModel(BaseModel):
 
     def _wants_gradient_norms(self, step: int) -> bool:
         every = self.opt["logger"]["grad_norm_freq"]
-        return step == 1 or (every > 0 and step % every == 0) or self.guard.in_a_row > 0
+        return self.objectives.begins() or (every > 0 and step % every == 0) or self.guard.in_a_row > 0
 
     def _gradient_norms(self, losses: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the norm of each objective's gradient at the outputs; subclasses leave out those that have none."""

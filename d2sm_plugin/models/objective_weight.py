@@ -1,4 +1,4 @@
-"""The weight of an objective in a training: a schedule, a multiple of the pixel objective's gradient, or both."""
+"""The weight of an objective in a training: a schedule, rests, a multiple of the pixel objective's gradient."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class ObjectiveOptions(Block):
         None, description="batch entries and network outputs that its forward gets, e.g. [restored, gt]"
     )
     schedule: list[Any] | None = Field(None, description="pairs [step, factor] between which its weight changes")
+    every: PositiveInt = Field(1, description="compute it in every n-th step alone, with n times its weight")
 
 
 class RelativeOptions(Block):
@@ -47,7 +48,9 @@ def class_arguments(block: Mapping[str, Any], keys: type[ObjectiveOptions] = Obj
 
 
 class ObjectiveWeight(nn.Module):
-    """Factor on an objective: that of its ``schedule``, times the relative weight if its ``loss_weight`` is a block.
+    """Factor on an objective: of its ``schedule``, its rests, and its relative weight if ``loss_weight`` is a block.
+
+    ``every: n`` gives it n times its weight in steps n, 2n, 3n and so on, and 0 in all others.
 
     Args:
         block: of the option file, already checked.
@@ -55,6 +58,7 @@ class ObjectiveWeight(nn.Module):
 
     Attributes:
         schedule: or None.
+        every: from step to step of the objective.
         relative: or None.
     """
 
@@ -62,11 +66,14 @@ class ObjectiveWeight(nn.Module):
         super().__init__()
         points, weight = block.get("schedule"), block.get("loss_weight")
         self.schedule = WeightSchedule(points, f"{where}.schedule") if points is not None else None
+        self.every = int(block.get("every", 1))
         self.relative = RelativeWeight(**weight) if isinstance(weight, Mapping) else None
 
     def scheduled(self, step: int) -> float:
-        """Return the factor of the schedule alone at a step of the training."""
-        return 1.0 if self.schedule is None else self.schedule.at(step)
+        """Return the factor of the schedule and of the rests at a step of the training."""
+        if step % self.every:
+            return 0.0
+        return self.every * (1.0 if self.schedule is None else self.schedule.at(step))
 
     def at(self, step: int) -> float:
         """Return the whole factor at a step; 0 as long as a relative weight has not been measured."""

@@ -63,8 +63,9 @@ class Objectives(nn.Module):
         blocks: the ``train`` block; each key that ends in ``_opt`` and is not empty is one objective. Besides the
             arguments of its class, an objective's block may hold ``takes``: the names of the batch entries and network
             outputs its forward gets (see :func:`default_takes`); ``schedule``: pairs ``[step, factor]`` between which
-            its weight changes (:class:`WeightSchedule`); and ``loss_weight`` as a block ``{relative: 0.5}``
-            (:class:`RelativeWeight`), measured by the training steps before.
+            its weight changes (:class:`WeightSchedule`); ``every``: n, to compute it in every n-th step alone, with n
+            times its weight; and ``loss_weight`` as a block ``{relative: 0.5}`` (:class:`RelativeWeight`), measured by
+            the training steps before.
 
     Attributes:
         step: number of the training step, from 1, that schedules go by.
@@ -120,14 +121,17 @@ class Objectives(nn.Module):
             if isinstance(term, D2SMLoss):
                 term.extractor.compile()
 
-    def describe_gradients(
-        self, norms: Mapping[str, float], first: bool
-    ) -> tuple[dict[str, float], list[tuple[int, str]]]:
+    def begins(self) -> bool:
+        """Tell whether this step is the first of an objective."""
+        return any(weight.every == self.step for weight in self.weights.children())
+
+    def describe_gradients(self, norms: Mapping[str, float]) -> tuple[dict[str, float], list[tuple[int, str]]]:
         """Compare the gradients of objectives, which is how their weights are chosen.
+
+        Those that do nothing in their first step are pointed out.
 
         Args:
             norms: of the gradients at the network's output, by objective, without relative weights and their schedules.
-            first: point out objectives that do nothing.
 
         Returns:
             ``grad_norm/NAME`` and ``grad_ratio/NAME``, the latter to the pixel objective; and lines for the log with
@@ -146,6 +150,8 @@ class Objectives(nn.Module):
                 (logging.INFO, f"Gradient of {name}: norm {weighted:.3e} at the output{unweighted}, {compared}.")
             )
             nothing = norm == 0 or (ratio < _NOTHING and self._relative(name) is None)
+            weight = self._weight(name)
+            first = self.step == (1 if weight is None else weight.every)
             if first and nothing and not self._is_filling(name):
                 advice = (
                     "raise its loss_weight, or see that it compares three samples at least and that its features "
@@ -241,7 +247,7 @@ class Objectives(nn.Module):
         return weighted
 
     def forward(self, batch: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return each objective's weighted value, by name; those whose schedule says 0 are left out, at no cost.
+        """Return each objective's weighted value, by name; those with the factor 0 are left out, at no cost.
 
         Values of objectives with relative weights come without weight and schedule, see :meth:`weighted`.
 

@@ -207,6 +207,9 @@ def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
         raise OptionError("train: no objective; add a block such as pixel_opt: {type: L1Loss}")
     for key, block in objectives.items():
         _check_objective(key, block, model)
+    if all(block.get("every", 1) > 1 for block in objectives.values()):
+        key = next(iter(objectives))
+        raise OptionError(f"train.{key}.every: some steps have no objective; leave one without this key")
 
 
 def _check_objective(key: str, block: Mapping[str, Any], model: type) -> None:
@@ -223,6 +226,8 @@ def _check_objective(key: str, block: Mapping[str, Any], model: type) -> None:
     )
     if options.schedule is not None:
         WeightSchedule(options.schedule, f"{where}.schedule")
+    if options.every > 1 and key == "gan_opt":
+        raise OptionError(f"{where}.every: {model.__name__} computes it in every step; net_d_iters lets it rest")
     if options.takes is None or key == "gan_opt":
         return
     try:

@@ -61,6 +61,46 @@ def test_steps_of_a_training_go_by_it():
     assert logs[2]["l_second"] == pytest.approx(2 * logs[2]["l_pixel"])
 
 
+def test_an_objective_of_every_third_step_has_three_times_its_weight():
+    blocks = {
+        "pixel_opt": {"type": "L1Loss"},
+        "second_opt": {"type": "L1Loss", "every": 3, "schedule": [[3, 1], [6, 0.5]]},
+    }
+    model = model_of(**blocks)
+    seconds = {}
+    for step in range(1, 8):
+        model.train_step([batch()], step)
+        log = model.get_current_log()
+        if "l_second" in log:
+            seconds[step] = log["l_second"] / log["l_pixel"], log.get("grad_ratio/second")
+    assert seconds == {3: (pytest.approx(3), pytest.approx(3)), 6: (pytest.approx(1.5), None)}
+
+
+def test_the_gradients_of_resting_steps_add_up_to_those_of_every_step():
+    """SGD without momentum on a linear objective: two steps at once are two steps."""
+    ends = []
+    for every in (1, 2):
+        objectives = Objectives({"pixel_opt": {"type": "MSELoss"}, "second_opt": {"type": "L1Loss", "every": every}})
+        image = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+        for objectives.step in range(1, 5):
+            losses = objectives({"gt": torch.ones(4)}, {"restored": image})
+            if "second" in losses:
+                losses["second"].backward()
+        ends.append(image.grad)
+    assert torch.equal(*ends)
+
+
+def test_an_objective_that_rests_is_warned_of_in_its_first_step(caplog):
+    model = model_of(second_opt={"type": "L1Loss", "loss_weight": 0, "every": 2})
+    warned = []
+    for step in (1, 2, 3, 4):
+        with caplog.at_level("WARNING", logger="basicsr"):
+            model.train_step([batch()], step)
+        warned.append("train.second_opt does nothing" in caplog.text)
+        caplog.clear()
+    assert warned == [False, True, False, False]
+
+
 def test_no_objective_left_is_an_error():
     objectives = Objectives({"pixel_opt": {"type": "L1Loss", "schedule": [[1, 0], [3, 2]]}})
     with pytest.raises(OptionError, match=r"at step 1 the schedule of every objective \(pixel\) gives 0"):
@@ -75,6 +115,12 @@ def test_option_files_are_checked_before_anything_runs():
         "network_g": {"type": "FFDNet"},
     }
     with pytest.raises(OptionError, match=r"train\.pixel_opt\.schedule: expected a pair"):
+        validate_options({**raw, "train": train})
+    train["pixel_opt"] = {"type": "L1Loss", "every": 2}
+    with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: some steps have no objective"):
+        validate_options({**raw, "train": train})
+    train["pixel_opt"] = {"type": "L1Loss", "every": 0}
+    with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: .*greater than or equal to 1|above 0"):
         validate_options({**raw, "train": train})
     train["pixel_opt"] = {"type": "L1Loss"}
     train["gan_opt"] = {"type": "GANLoss", "gan_type": "vanilla", "schedule": [[1, 0], [9, 1]]}
