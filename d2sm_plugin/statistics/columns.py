@@ -39,6 +39,11 @@ class Signs(NamedTuple):
         rows[_NEGATIVE] = -1
         return cls(columns, rows)
 
+    @property
+    def excess(self) -> Tensor:
+        """Factors (2m,) whose product with two rows (2, m) is the sum of what the second exceeds the first by."""
+        return self.rows[_NEGATIVE : _NEGATIVE + 2].flatten()
+
 
 class Joint(NamedTuple):
     """Other processes, which have further columns of the same partners.

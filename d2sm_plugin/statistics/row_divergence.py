@@ -81,7 +81,7 @@ def match_statistics(columns: Columns, partners: Rows, kind: str, with_gradient:
     if len(partners.restored) < LEAST_SAMPLES:
         gradient = features.new_zeros((count, len(features))) if with_gradient else None
         return Matched(sums.new_zeros(()), gradient, sums)
-    value, slopes = _divergence(statistics, kind)
+    value, slopes = _divergence(statistics, kind, columns.signs.excess)
     if not with_gradient:
         return Matched(value, None, sums)
     gradient = features.new_empty((count, len(features)))
@@ -211,9 +211,10 @@ class _Slope(NamedTuple):
     decay: bool
 
 
-def _divergence(statistics: Tensor, kind: str) -> tuple[Tensor, list[_Slope]]:
+def _divergence(statistics: Tensor, kind: str, excess: Tensor) -> tuple[Tensor, list[_Slope]]:
     """Sum of the rows' divergences, and its slopes, from sums (4, m) and two rows to spare.
 
+    ``excess`` is that of :class:`~d2sm_plugin.statistics.columns.Signs`.
     With S' = sum K', L = log(S' / S) and r = sum K' l / S' a row has r - L, in the other direction L - sum K l / S.
     """
     kernel, change, _, backward = statistics[:SUMS]
@@ -224,7 +225,7 @@ def _divergence(statistics: Tensor, kind: str) -> tuple[Tensor, list[_Slope]]:
     slopes: list[_Slope] = []
     values: list[Tensor] = []
     if forward_weight:
-        values.append((of_restored - mean_logarithm).sum())
+        values.append(torch.dot(ratios.flatten(), excess))
         parts = torch.empty_like(ratios)
         torch.reciprocal(statistics[SUMS], out=parts[0])
         torch.mul(of_restored, parts[0], out=parts[1])
