@@ -12,6 +12,8 @@ from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, 
 _OF_PATH = ("pretrain_network_g", "pretrain_network_d", "resume_state")
 _OF_DATA = ("dataroot_", "landmarks", "meta_info")
 _OF_SEGMENTATION = ("checkpoint", "labels")
+#: Arguments that may also name a file which a package ships.
+_OF_SHIPPED = ("config",)
 #: Words and beginnings of values in the place of a file's name that name none.
 _NO_FILES = ("imagenet", "auto", "package:", "http://", "https://")
 
@@ -52,7 +54,7 @@ def _of_block(registry: Any, block: Any, where: str) -> Iterator[tuple[str, str]
         return
     for name, argument in signature_of(lookup(registry, block["type"], where)).arguments.items():
         value = block.get(name)
-        if argument.is_file and isinstance(value, str):
+        if argument.is_file and isinstance(value, str) and name not in _OF_SHIPPED:
             yield f"{where}.{name}", value
         if argument.block is not None and isinstance(value, Mapping):
             yield from _of_block(argument.block.registry, value, f"{where}.{name}")
