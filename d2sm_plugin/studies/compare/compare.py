@@ -47,7 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise DataError(f"{args.suite}: {missing[0]}: no such file or folder{more}")
         return 0
     if args.power:
-        print(power_table(compare_pairs(suite, jobs, columns_of(suite))))  # noqa: T201
+        comparisons = compare_pairs(suite, jobs, columns_of(suite))
+        if not comparisons:
+            raise DataError(
+                f"{args.out}: --power: no finished runs of a variant and its baseline at the same seed; run the suite "
+                f"first, with two seeds at least"
+            )
+        print(power_table(comparisons))  # noqa: T201
         return 0
     report = args.out / suite.name
     if not args.rerun:
@@ -89,14 +95,14 @@ def _cost_is_due(suite: Suite, jobs: Sequence[SuiteRun], report: Path, args: arg
 def choose(
     jobs: Sequence[SuiteRun], suite: Suite, only: Sequence[str] | None, seeds: Sequence[int] | None
 ) -> list[SuiteRun]:
-    """Return the jobs of some rows and seeds; untrained rows always.
+    """Return the jobs of some rows and seeds; rows that nothing is trained for always.
 
     Raises:
-        OptionError: for a variant or seed that the suite does not have.
+        OptionError: for a row or seed that the suite does not have.
     """
     for name in only or ():
-        if name not in suite.variants:
-            raise OptionError(f"--only: no variant '{name}'{suggest(name, suite.variants)}")
+        if name not in suite.variants and name not in suite.tested:
+            raise OptionError(f"--only: no row '{name}'{suggest(name, [*suite.variants, *suite.tested])}")
     known = {job.seed for job in jobs if job.seed is not None}
     for seed in seeds or ():
         if seed not in known:

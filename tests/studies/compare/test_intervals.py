@@ -92,6 +92,11 @@ def test_power_is_told_by_the_command(suite_file, capsys):
     assert "| | 80 | 8 | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 |" in printed
 
 
+def test_power_of_runs_that_are_not_there_is_an_error(suite_file, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: --power: no finished runs of a variant and its baseline"):
+        cli.main([str(suite_file), "--out", str(tmp_path / "nowhere"), "--power"])
+
+
 def test_runs_on_other_frames_are_refused(suite_file):
     suite, jobs = loaded(suite_file)
     job = next(job for job in jobs if job.row == "L1")

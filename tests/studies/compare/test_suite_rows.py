@@ -15,6 +15,7 @@ from compare_material import base_options, suite_content, write_suite
 from d2sm_plugin.archs.ffdnet_arch import FFDNet
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.studies.compare.child import main as run
+from d2sm_plugin.studies.compare.compare import choose
 from d2sm_plugin.studies.compare.compare import main as compare
 from d2sm_plugin.studies.compare.intervals import compare_pairs
 from d2sm_plugin.studies.compare.jobs import make_jobs
@@ -81,6 +82,14 @@ def test_a_variant_may_start_from_an_option_file_of_its_own(write):
 def test_file_of_a_row_that_is_not_there(write):
     with pytest.raises(OptionError, match=r"suite.yml: tested.A.base: .*nowhere.yml: no such option file"):
         read_suite(write(tested={"A": {"base": "nowhere.yml"}}))
+
+
+def test_rows_without_training_may_be_chosen_by_name(write):
+    suite, jobs = jobs_of(write(tested={"old": {}}))
+    assert {job.row for job in choose(jobs, suite, ["old"], None) if job.train is not None} == set()
+    assert "old" in {job.row for job in choose(jobs, suite, ["L1"], None)}
+    with pytest.raises(OptionError, match=r"--only: no row 'odl'; did you mean 'old'"):
+        choose(jobs, suite, ["odl"], None)
 
 
 @pytest.mark.parametrize(
