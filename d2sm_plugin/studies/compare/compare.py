@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "--submit-settings", nargs="+", default=[], metavar="NAME=VALUE",
         help="for the jobs, e.g. timeout_min=600 gpus_per_node=1 slurm_partition=gpu (default: a day, 2 cores)",
     )  # fmt: skip
-    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these variants alone")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows, and those without training")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="these seeds alone")
     parser.add_argument("--rerun", action="store_true", help="accept changed variants and run them anew")
     parser.add_argument(
