@@ -16,6 +16,7 @@ from d2sm_plugin.boundary import foreign_code
 from d2sm_plugin.errors import D2SMError, ForeignError, OptionError
 from d2sm_plugin.losses.accumulation import accumulation_of
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
+from d2sm_plugin.losses.multi_layer_d2sm_loss import MultiLayerD2SMLoss
 from d2sm_plugin.losses.relative_weight import RelativeWeight, unmeasured
 from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.models.objective_weight import REFERENCE, ObjectiveWeight, class_arguments
@@ -112,14 +113,17 @@ class Objectives(nn.Module):
                 )
 
     def compile_extractors(self) -> None:
-        """Let the extractors of D2SM objectives be compiled at their first call.
+        """Let the extractors of D2SM and of other distances be compiled at their first call.
 
-        Whole images and windows of mode ``crop`` pass the compiled extractor; shared windows and positions take parts
-        of it, which stay as they are.
+        Whole images, windows of mode ``crop`` and positions pass the compiled extractor; shared windows take parts of
+        it, which stay as they are.
         """
         for term in self.terms.values():
-            if isinstance(term, D2SMLoss):
-                term.extractor.compile()
+            if isinstance(term, SampledObjective | MultiLayerD2SMLoss):
+                term.network.compile()
+                for method in ("feature_map", "feature_maps"):  # compile() covers forward alone
+                    if callable(getattr(term.network, method, None)):
+                        term.network.__dict__[method] = torch.compile(getattr(term.network, method))
 
     def begins(self) -> bool:
         """Tell whether this step is the first of an objective."""

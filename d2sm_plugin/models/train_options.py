@@ -33,7 +33,7 @@ class TrainOptions(Block):
     amp: Literal["bf16", "fp16"] | None = Field(None, description="autocast of networks and extractors; none: float32")
     channels_last: bool = Field(False, description="memory layout of networks, extractors and images; often faster")
     compile: bool = Field(
-        False, description="torch.compile of the network and of D2SM's extractor; slow to start, needs a C++ compiler"
+        False, description="torch.compile of the network and of D2SM's extractors; slow to start, needs a C++ compiler"
     )
     grad_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none: no clipping")
     accumulate: PositiveInt = Field(1, le=MOST_AT_ONCE, description="mini-batches for one optimiser step")
