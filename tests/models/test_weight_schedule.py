@@ -119,6 +119,11 @@ def test_option_files_are_checked_before_anything_runs():
     train["pixel_opt"] = {"type": "L1Loss", "every": 2}
     with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: some steps have no objective"):
         validate_options({**raw, "train": train})
+    with pytest.raises(OptionError, match=r"train\.second_opt\.every: 10 exceeds total_iter"):
+        validate_options({**raw, "train": {**train, "second_opt": {"type": "L1Loss", "every": 10}}})
+    for wrong in (True, 1.5, "2"):
+        with pytest.raises(OptionError, match=r"train\.second_opt\.every: "):
+            validate_options({**raw, "train": {**train, "second_opt": {"type": "L1Loss", "every": wrong}}})
     train["pixel_opt"] = {"type": "L1Loss", "every": 0}
     with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: .*greater than or equal to 1|above 0"):
         validate_options({**raw, "train": train})
