@@ -208,9 +208,7 @@ def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
     for key, block in objectives.items():
         _check_objective(key, block, model)
         if block.get("every", 1) > train["total_iter"]:
-            raise OptionError(
-                f"train.{key}.every: {block['every']} exceeds total_iter; it would never be computed"
-            )
+            raise OptionError(f"train.{key}.every: {block['every']} exceeds total_iter; it would never be computed")
     if all(block.get("every", 1) > 1 for block in objectives.values()):
         key = next(iter(objectives))
         raise OptionError(f"train.{key}.every: some steps have no objective; leave one without this key")
