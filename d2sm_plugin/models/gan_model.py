@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import gcd
 from typing import Any
 
 import torch
@@ -85,6 +86,14 @@ class GANModel(D2SMModel):
                     "train.gan_opt: this block is missing, for example {type: GANLoss, gan_type: vanilla}"
                 )
             return
+        rests = train["net_d_iters"]
+        for key, block in train.items():
+            every = block.get("every", 1) if key.endswith("_opt") and isinstance(block, Mapping) else 1
+            if gcd(every, rests) > 1:
+                raise OptionError(
+                    f"train.{key}.every: the generator trains once in net_d_iters = {rests} steps, so {every} "
+                    f"would give this objective more than its weight; choose a number without a common divisor"
+                )
         for key, block in (("network_d", options["network_d"]), ("train.optim_d", train["optim_d"])):
             if block is None:
                 raise OptionError(f"{key}: this block is missing; train.gan_opt needs a discriminator to train")
@@ -92,6 +101,7 @@ class GANModel(D2SMModel):
     def _start_discriminator(self, block: Mapping[str, Any]) -> None:
         self.gan_takes = tuple(block.get("takes") or ("restored", "gt"))
         self.gan_condition = tuple(block.get("condition") or ())
+        self.objectives.may_rest = True
         self.objectives.weights["gan"] = ObjectiveWeight(block, "train.gan_opt")
         arguments = class_arguments(block, self.gan_options)
         self.gan_objective = build(LOSS_REGISTRY, arguments, "train.gan_opt").to(self.device)

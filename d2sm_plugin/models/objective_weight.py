@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from d2sm_plugin.blocks import Block
+from d2sm_plugin.errors import OptionError
 from d2sm_plugin.losses.relative_weight import RelativeWeight
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 
@@ -47,26 +48,51 @@ def class_arguments(block: Mapping[str, Any], keys: type[ObjectiveOptions] = Obj
     return {k: v for k, v in block.items() if k not in keys.model_fields and not (relative and k == "loss_weight")}
 
 
+def check_rests(block: Mapping[str, Any], where: str, total_iter: int) -> None:
+    """Refuse an objective that rests in every step of the training.
+
+    Args:
+        block: of the option file.
+        where: path of the block, for messages.
+        total_iter: steps of the training.
+
+    Raises:
+        OptionError: for an ``every`` that is too large. A relative weight is measured in one step before it counts.
+    """
+    every = block.get("every", 1)
+    if every > total_iter:
+        raise OptionError(f"{where}.every: {every} exceeds total_iter; it would never be computed")
+    if every > 1 and 2 * every > total_iter and isinstance(block.get("loss_weight"), Mapping):
+        raise OptionError(
+            f"{where}.every: {every} is more than half of total_iter; its relative weight would be measured, never used"
+        )
+
+
 class ObjectiveWeight(nn.Module):
     """Factor on an objective: of its ``schedule``, its rests, and its relative weight if ``loss_weight`` is a block.
 
     ``every: n`` gives it n times its weight in steps n, 2n, 3n and so on, and 0 in all others.
 
     Args:
-        block: of the option file, already checked.
+        block: of the option file.
         where: path of the block, for messages.
 
     Attributes:
         schedule: or None.
         every: from step to step of the objective.
         relative: or None.
+
+    Raises:
+        OptionError: for values that cannot be used; BasicSR's own trainer reads option files without a check.
     """
 
     def __init__(self, block: Mapping[str, Any], where: str) -> None:
         super().__init__()
         points, weight = block.get("schedule"), block.get("loss_weight")
         self.schedule = WeightSchedule(points, f"{where}.schedule") if points is not None else None
-        self.every = int(block.get("every", 1))
+        self.every = block.get("every", 1)
+        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+            raise OptionError(f"{where}.every: expected a whole number of steps from 1, got {self.every!r}")
         self.relative = RelativeWeight(**weight) if isinstance(weight, Mapping) else None
 
     def scheduled(self, step: int) -> float:

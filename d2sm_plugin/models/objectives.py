@@ -71,6 +71,7 @@ class Objectives(nn.Module):
     Attributes:
         step: number of the training step, from 1, that schedules go by.
         weights: :class:`ObjectiveWeight` by name.
+        may_rest: steps without any objective are no error, as the model has others.
 
     Raises:
         OptionError: when a block cannot be built; the message names the key.
@@ -82,6 +83,7 @@ class Objectives(nn.Module):
         self.takes: dict[str, tuple[str, ...]] = {}
         self.weights = nn.ModuleDict()
         self.step = 1
+        self.may_rest = False
         self._said_unmeasured: set[str] = set()
         for key, block in blocks.items():
             if not key.endswith("_opt") or block is None:
@@ -188,11 +190,13 @@ class Objectives(nn.Module):
             f"weight/{name}": self._open_factor(name) for name in self.weights if self._relative(name) is not None
         }
         lines: list[tuple[int, str]] = []
+        reference = self._weight(REFERENCE)
+        rests = 1 if reference is None else reference.every  # its weight is so many times larger in this step
         for name in self.to_measure()[1:]:
             weight, term = self._relative(name), dict(self.terms).get(name)
             if weight is None or name not in norms or REFERENCE not in norms:
                 continue
-            measured = weight.add(norms[name], norms[REFERENCE], settled=not getattr(term, "filling", False))
+            measured = weight.add(norms[name], norms[REFERENCE] / rests, settled=not getattr(term, "filling", False))
             if not measured and name not in self._said_unmeasured and not self._is_filling(name):
                 self._said_unmeasured.add(name)
                 because = unmeasured({compared: norms[compared] for compared in (name, REFERENCE)})
@@ -281,10 +285,10 @@ class Objectives(nn.Module):
                 value = term(*(entries[entry] for entry in self.takes[name]))
             value = _scalar(value, where)
             losses[name] = value if factor == 1 or self._relative(name) is not None else factor * value
-        if not losses and self.terms:
+        if not losses and self.terms and not self.may_rest:
             raise OptionError(
-                f"train: at step {self.step} the schedule of every objective ({', '.join(self.terms)}) gives 0; leave "
-                f"one without a schedule"
+                f"train: at step {self.step} the schedule of every objective ({', '.join(self.terms)}) gives 0, or its "
+                f"'every' lets it rest; leave one without both"
             )
         return losses
 

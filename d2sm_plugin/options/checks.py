@@ -14,7 +14,7 @@ from d2sm_plugin.data.host_datasets import host_dataset_options
 from d2sm_plugin.degradations.chain import PROBABILITY, read_steps
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.features.build import check_extractor_name
-from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions, class_arguments
+from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions, check_rests, class_arguments
 from d2sm_plugin.models.objectives import objective_name
 from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
 from d2sm_plugin.models.weight_schedule import WeightSchedule
@@ -207,8 +207,7 @@ def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
         raise OptionError("train: no objective; add a block such as pixel_opt: {type: L1Loss}")
     for key, block in objectives.items():
         _check_objective(key, block, model)
-        if block.get("every", 1) > train["total_iter"]:
-            raise OptionError(f"train.{key}.every: {block['every']} exceeds total_iter; it would never be computed")
+        check_rests(block, f"train.{key}", train["total_iter"])
     if all(block.get("every", 1) > 1 for block in objectives.values()):
         key = next(iter(objectives))
         raise OptionError(f"train.{key}.every: some steps have no objective; leave one without this key")

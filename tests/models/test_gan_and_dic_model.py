@@ -272,3 +272,18 @@ def test_alignment_model_measures_and_draws():
     assert torch.equal(pictures, pictures.clamp(0, 1))
     measured = torch.tensor([row["nrmse"] for row in model.measure(faces, pictures)])
     torch.testing.assert_close(measured, errors / eyes, rtol=1e-4, atol=1e-6)
+
+
+def test_other_objectives_may_rest_beside_a_discriminator():
+    model = model_of(pixel_opt={"type": "L1Loss", "every": 2})
+    logged = []
+    for step in (1, 2):
+        model.train_step([batch()], step)
+        logged.append({name for name in model.get_current_log() if name in ("l_pixel", "l_gan")})
+    assert logged == [{"l_gan"}, {"l_gan", "l_pixel"}]
+
+
+def test_rests_of_an_objective_and_of_the_generator_must_not_coincide():
+    model_of(pixel_opt={"type": "L1Loss", "every": 3}, net_d_iters=2)
+    with pytest.raises(OptionError, match=r"pixel_opt\.every: the generator trains once in net_d_iters = 2 steps"):
+        model_of(pixel_opt={"type": "L1Loss", "every": 4}, net_d_iters=2)

@@ -6,6 +6,7 @@ import torch
 from test_d2sm_model import batch, model_of
 
 from d2sm_plugin.errors import OptionError
+from d2sm_plugin.models.objective_weight import ObjectiveWeight
 from d2sm_plugin.models.objectives import Objectives
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.options.reader import validate_options
@@ -131,3 +132,40 @@ def test_option_files_are_checked_before_anything_runs():
     train["gan_opt"] = {"type": "GANLoss", "gan_type": "vanilla", "schedule": [[1, 0], [9, 1]]}
     with pytest.raises(OptionError, match=r"train\.gan_opt: D2SMModel has no discriminator"):
         validate_options({**raw, "train": train})
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, "2", True, None])
+def test_rests_are_whole_numbers_of_steps_wherever_options_come_from(every):
+    with pytest.raises(OptionError, match=r"train\.d2sm_opt\.every: expected a whole number of steps from 1, got"):
+        ObjectiveWeight({"type": "L1Loss", "every": every}, "train.d2sm_opt")
+
+
+def test_an_objective_that_would_never_count_is_an_error():
+    relative = {"type": "L1Loss", "loss_weight": {"relative": 1.0}}
+    model_of(second_opt={"type": "L1Loss", "every": 9})
+    model_of(second_opt={**relative, "every": 4})
+    with pytest.raises(OptionError, match=r"train\.second_opt\.every: 5 is more than half of total_iter"):
+        model_of(second_opt={**relative, "every": 5})
+
+
+def test_relative_weights_are_of_the_pull_of_a_pixel_objective_that_rests():
+    """Two L1 of which the first rests: the second, relative to it, has its share of the pull over two steps."""
+    resting = {"type": "L1Loss", "every": 2}
+    model = model_of(pixel_opt=resting, second_opt={"type": "L1Loss", "loss_weight": {"relative": 0.5}})
+    for step in (1, 2, 3):
+        model.train_step([batch()], step)
+    assert model.get_current_log()["weight/second"] == pytest.approx(0.5)
+
+
+def test_a_resumed_training_rests_in_the_same_steps():
+    block = {"type": "L1Loss", "every": 2, "loss_weight": {"relative": 0.5, "steps": 2}}
+    whole, part, resumed = (model_of(second_opt=block) for _ in range(3))
+    for step in range(1, 9):
+        whole.train_step([batch()], step)
+    for step in range(1, 6):
+        part.train_step([batch()], step)
+    resumed.net_g.load_state_dict(part.net_g.state_dict())
+    resumed.load_training_state({**part.training_state(), "iter": 5})
+    for step in range(6, 9):
+        resumed.train_step([batch()], step)
+    assert torch.equal(whole.net_g.scale, resumed.net_g.scale)

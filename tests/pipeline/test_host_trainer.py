@@ -187,6 +187,15 @@ def test_a_host_model_with_every_objective(train, pairs, tmp_path):
     assert equal(after["objectives"], middle["objectives"])
 
 
+def test_objectives_that_rest_in_a_host_model(train, pairs):
+    options = host_options(pairs, "SRModelWithObjectives")
+    options["train"] |= {"tv_opt": {"type": "TVLoss", "every": 2, "takes": ["restored"]}, "total_iter": 2}
+    assert [set(log) for log in train(options)] == [{"l_pix"}, {"l_pix", "l_tv"}]
+    options["train"]["tv_opt"]["every"] = 3
+    with pytest.raises(OptionError, match=r"train\.tv_opt\.every: 3 exceeds total_iter"):
+        train(options)
+
+
 def test_relative_weights_in_a_host_model(train, pairs, tmp_path):
     options = host_options(pairs, "SRModelWithObjectives")
     options["train"]["d2sm_opt"] = {**D2SM, "loss_weight": {"relative": 0.5, "steps": 2}}
