@@ -117,7 +117,7 @@ def build_in_host(
             )
     if opt.get("train") is not None:
         if base == name:
-            _refuse_relative_weights(opt["train"], opt["train"], name)
+            _refuse_own_keys(opt["train"], opt["train"], name)
         opt = {**opt, "train": NotedBlock(opt["train"])}
     return adapt(build(opt))
 
@@ -164,7 +164,7 @@ def with_objectives(base: type) -> type:
             super().__init__(opt)
 
         def init_training_settings(self) -> None:
-            _refuse_relative_weights(self.opt["train"], _OF_HOST, type(self).__name__)
+            _refuse_own_keys(self.opt["train"], _OF_HOST, type(self).__name__)
             super().init_training_settings()
             train = self.opt["train"]
             further = train.unread_objectives()
@@ -225,8 +225,15 @@ class _Together:
         return rest
 
 
-def _refuse_relative_weights(train: Mapping[str, Any], keys: Collection[str], name: str) -> None:
+def _refuse_own_keys(train: Mapping[str, Any], keys: Collection[str], name: str) -> None:
+    """Refuse relative weights, schedules and rests of objectives that BasicSR builds."""
     for key, block in train.items():
+        unknown = [k for k in ("schedule", "every") if isinstance(block, Mapping) and k in block]
+        if key in keys and unknown:
+            raise OptionError(
+                f"train.{key}.{unknown[0]}: {name} builds this objective and knows no such key; remove it, or set "
+                f"model_type: D2SMModel"
+            )
         if key in keys and isinstance(block, Mapping) and isinstance(block.get("loss_weight"), Mapping):
             raise OptionError(
                 f"train.{key}.loss_weight: {name} builds this objective, which takes a number; weights are relative in "

@@ -196,6 +196,13 @@ def test_objectives_that_rest_in_a_host_model(train, pairs):
         train(options)
 
 
+def test_keys_that_basicsr_does_not_know_are_named(train, pairs):
+    options = host_options(pairs, "SRModelWithObjectives")
+    options["train"]["pixel_opt"]["every"] = 2
+    with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: SRModelWithObjectives builds this objective and"):
+        train(options)
+
+
 def test_relative_weights_in_a_host_model(train, pairs, tmp_path):
     options = host_options(pairs, "SRModelWithObjectives")
     options["train"]["d2sm_opt"] = {**D2SM, "loss_weight": {"relative": 0.5, "steps": 2}}
