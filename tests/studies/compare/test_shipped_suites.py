@@ -119,7 +119,8 @@ def test_variant_of_a_suite_starts(options, photographs, street, tmp_path):
         "FaceDataset": data.faces,
     }
     options = tiny(options, data, tmp_path, shrinkers)
-    options["train"] |= {"total_iter": 1, "warmup_iter": -1}
+    steps = max(block.get("every", 1) for key, block in options["train"].items() if key.endswith("_opt") and block)
+    options["train"] |= {"total_iter": steps, "warmup_iter": -1}
     options["val"] |= {"tile": None, "tile_overlap": None}
     d2sm = options["train"].get("d2sm_opt")
     if d2sm is not None and d2sm.get("patches") is None and d2sm.get("queue") is None:
@@ -142,4 +143,4 @@ def test_variant_of_a_suite_starts(options, photographs, street, tmp_path):
     path = tmp_path / "train.yml"
     path.write_text(text, encoding="utf-8")
     assert training.main(["-opt", str(path)]) == 0
-    assert (tmp_path / "experiments" / "tiny" / "models" / "net_g_1.safetensors").is_file()
+    assert (tmp_path / "experiments" / "tiny" / "models" / f"net_g_{steps}.safetensors").is_file()
