@@ -122,10 +122,7 @@ class Objectives(nn.Module):
         """
         for term in self.terms.values():
             if isinstance(term, SampledObjective | MultiLayerD2SMLoss):
-                term.network.compile()
-                for method in ("feature_map", "feature_maps"):  # compile() covers forward alone
-                    if callable(getattr(term.network, method, None)):
-                        term.network.__dict__[method] = torch.compile(getattr(term.network, method))
+                term.compile_network()
 
     def begins(self) -> bool:
         """Tell whether this step is the first of an objective."""
@@ -156,9 +153,7 @@ class Objectives(nn.Module):
                 (logging.INFO, f"Gradient of {name}: norm {weighted:.3e} at the output{unweighted}, {compared}.")
             )
             nothing = norm == 0 or (ratio < _NOTHING and self._relative(name) is None)
-            weight = self._weight(name)
-            first = self.step == (1 if weight is None else weight.every)
-            if first and nothing and not self._is_filling(name):
+            if self.step == self._every(name) and nothing and not self._is_filling(name):
                 advice = (
                     "raise its loss_weight, or see that it compares three samples at least and that its features "
                     "differ between images (an extractor without weights?)"
@@ -190,8 +185,7 @@ class Objectives(nn.Module):
             f"weight/{name}": self._open_factor(name) for name in self.weights if self._relative(name) is not None
         }
         lines: list[tuple[int, str]] = []
-        reference = self._weight(REFERENCE)
-        rests = 1 if reference is None else reference.every  # its weight is so many times larger in this step
+        rests = self._every(REFERENCE)  # its weight is so many times larger in this step
         for name in self.to_measure()[1:]:
             weight, term = self._relative(name), dict(self.terms).get(name)
             if weight is None or name not in norms or REFERENCE not in norms:
@@ -224,6 +218,10 @@ class Objectives(nn.Module):
     def _relative(self, name: str) -> RelativeWeight | None:
         weight = self._weight(name)
         return None if weight is None else weight.relative
+
+    def _every(self, name: str) -> int:
+        weight = self._weight(name)
+        return 1 if weight is None else weight.every
 
     def _open_factor(self, name: str) -> float:
         weight = self._weight(name)
