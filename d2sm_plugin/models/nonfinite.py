@@ -129,12 +129,16 @@ class KeptBuffers:
 
 
 def nonfinite_names(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of floating point tensors that hold inf or NaN (waits for the device once)."""
-    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-    if not floating:
-        return []
-    finite = torch.stack([tensor.isfinite().all() for tensor in floating.values()]).tolist()
-    return [name for name, sound in zip(floating, finite, strict=True) if not sound]
+    """Return the names of floating point tensors that hold inf or NaN (waits once for each device that they are on)."""
+    by_device: dict[torch.device, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            by_device.setdefault(tensor.device, []).append(name)
+    bad = []
+    for names in by_device.values():  # Adam counts its steps on the CPU
+        finite = torch.stack([tensors[name].isfinite().all() for name in names]).tolist()
+        bad += [name for name, sound in zip(names, finite, strict=True) if not sound]
+    return bad
 
 
 def _nonfinite_tensors(networks: Networks) -> Iterator[tuple[str, str, str]]:

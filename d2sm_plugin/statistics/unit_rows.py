@@ -62,7 +62,7 @@ def unit_rows(restored: Tensor, clear: Tensor) -> tuple[Rows, Norms]:
     norm = torch.nn.functional.threshold(norm, torch.finfo(features.dtype).tiny, torch.inf)
     unit = features / norm
     torch.sub(unit[0], unit[1], out=unit[1])
-    rows = torch.where(total < torch.inf, unit.to(features.dtype), torch.zeros((), dtype=features.dtype))
+    rows = unit.to(features.dtype).masked_fill_((total < torch.inf).logical_not_(), 0)
     return Rows(*rows), Norms(norm[0], total)
 
 

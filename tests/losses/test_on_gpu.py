@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
+
 import pytest
 import torch
 from sampler_kinds import EXTRACTOR, SAMPLERS
@@ -76,9 +78,9 @@ def test_a_step_waits_once_to_know_whether_the_loss_is_finite(train):
         assert model.train_step([step_batch], number)
     torch.cuda.synchronize()
     waits = []
-    original = torch.Tensor.item
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.Tensor, "item", lambda tensor: allowed(original, tensor, waits))
+        for reading in ("item", "tolist"):
+            patch.setattr(torch.Tensor, reading, partialmethod(allowed, getattr(torch.Tensor, reading), waits))
         torch.cuda.set_sync_debug_mode("error")
         try:
             for number, step_batch in enumerate(batches[2:], start=3):
@@ -89,13 +91,13 @@ def test_a_step_waits_once_to_know_whether_the_loss_is_finite(train):
     assert per_step == (2 if train.get("amp") == "fp16" else 1)  # the scaler of fp16 asks for its own flag
 
 
-def allowed(item, tensor, waits):
-    """The value of a tensor; those on the GPU are counted, as the host waits for them."""
+def allowed(tensor, reading, waits):
+    """What is read of a tensor; those on the GPU are counted, as the host waits for them."""
     if not tensor.is_cuda:
-        return item(tensor)
+        return reading(tensor)
     waits.append(tensor)
     torch.cuda.set_sync_debug_mode("default")
-    value = item(tensor)
+    value = reading(tensor)
     torch.cuda.set_sync_debug_mode("error")
     return value
 

@@ -28,7 +28,8 @@ class LaunchCount(TorchDispatchMode):
     """Context that counts operations on tensors which are not in main memory; those of the device "meta" serve.
 
     Views and allocations are no launches, everything else is one: what autograd and the dispatcher leave of PyTorch's
-    operators. A library may make more of one of them, such as a product that is summed up in parts.
+    operators. A number in main memory that an operation takes is one more, as it is copied, and a GPU waited for. A
+    library may make more of an operator, such as a product that is summed up in parts.
 
     Attributes:
         operations: how often each one was called, by name.
@@ -48,11 +49,17 @@ class LaunchCount(TorchDispatchMode):
     ) -> Any:
         """Count an operation and let it happen."""
         output = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, output)) if isinstance(leaf, Tensor)]
+        given = _devices((args, kwargs))
         name = func.overloadpacket.__name__
-        if name not in _FREE and not _is_view(func) and any(tensor.device.type != "cpu" for tensor in tensors):
+        if name not in _FREE and not _is_view(func) and (given | _devices(output)) - {"cpu"}:
             self.operations[name] += 1
+            if len(given) > 1 and name != "copy_":
+                self.operations["copy from main memory"] += 1
         return output
+
+
+def _devices(values: Any) -> set[str]:
+    return {leaf.device.type for leaf in tree_leaves(values) if isinstance(leaf, Tensor)}
 
 
 def _is_view(func: OpOverload) -> bool:
