@@ -49,11 +49,11 @@ class LaunchCount(TorchDispatchMode):
     ) -> Any:
         """Count an operation and let it happen."""
         output = func(*args, **(kwargs or {}))
-        given = _devices((args, kwargs))
+        of_arguments = _devices((args, kwargs))
         name = func.overloadpacket.__name__
-        if name not in _FREE and not _is_view(func) and (given | _devices(output)) - {"cpu"}:
+        if name not in _FREE and not _is_view(func) and (of_arguments | _devices(output)) - {"cpu"}:
             self.operations[name] += 1
-            if len(given) > 1 and name != "copy_":
+            if len(of_arguments) > 1 and name != "copy_":
                 self.operations["copy from main memory"] += 1
         return output
 

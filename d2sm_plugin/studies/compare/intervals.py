@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,19 +38,24 @@ class Comparison(NamedTuple):
     blocks: list[tuple[str, str]]
 
 
-def compare_pairs(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Column]) -> list[Comparison]:
+def compare_pairs(
+    suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Column], images: str = "*"
+) -> list[Comparison]:
     """Return every variant against the baseline in every column, as far as both have records of their images.
 
     Args:
         suite: the suite.
         jobs: all of it.
         columns: of the table; IoU of single classes has none.
+        images: pattern of the names of those that count.
 
     Raises:
         DataError: when records cannot be read, or runs of one test differ in their frames.
     """
     records = {
-        (job.row, job.seed): read_records(job.records) for job in jobs if job.finished() and job.records.is_file()
+        (job.row, job.seed): _matching(read_records(job.records), images)
+        for job in jobs
+        if job.finished() and job.records.is_file()
     }
     clean = next((records[job.row, None] for job in jobs if job.kind == "reference" and (job.row, None) in records), {})
     comparisons: list[Comparison] = []
@@ -62,6 +68,10 @@ def compare_pairs(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Colu
         compared = (_compare(suite, variant, column, runs, bases, clean) for column in columns)
         comparisons += filter(None, compared)
     return comparisons
+
+
+def _matching(records: Records, images: str) -> Records:
+    return {name: [row for row in rows if fnmatchcase(row.key, images)] for name, rows in records.items()}
 
 
 def _compare(

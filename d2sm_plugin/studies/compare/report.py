@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from d2sm_plugin.studies.compare.cost import read_cost
 from d2sm_plugin.studies.compare.grids import write_grids
+from d2sm_plugin.studies.compare.groups import write_groups
 from d2sm_plugin.studies.compare.image_table import write_images
 from d2sm_plugin.studies.compare.interval_plot import plot_intervals
 from d2sm_plugin.studies.compare.intervals import compare_pairs, write_intervals
@@ -51,7 +52,8 @@ def _write(suite: Suite, jobs: Sequence[SuiteRun], folder: Path, failed: Sequenc
     scores = Scores(suite, jobs, failed)
     intervals = write_intervals(compare_pairs(suite, jobs, scores.columns), folder)
     write_images(suite, jobs, scores.columns, folder)
-    text = write_tables(scores, read_cost(suite, jobs, folder), folder, intervals)
+    of_groups = write_groups(suite, jobs, scores.columns, folder)
+    text = write_tables(scores, read_cost(suite, jobs, folder), folder, intervals, of_groups)
     metrics = list(dict.fromkeys(column.metric for column in scores.columns))
     plot_convergence(suite, jobs, metrics, folder / "convergence.png")
     plot_intervals(intervals, suite.baseline_of, folder / "intervals.png")

@@ -27,7 +27,9 @@ Intervals = Mapping[tuple[str, Column], Difference]
 NO_INTERVALS: Intervals = MappingProxyType({})
 
 
-def write_tables(scores: Scores, cost: Cost, folder: Path, intervals: Intervals = NO_INTERVALS) -> str:
+def write_tables(
+    scores: Scores, cost: Cost, folder: Path, intervals: Intervals = NO_INTERVALS, of_groups: str = ""
+) -> str:
     """Write ``table.md``, ``table.csv`` (every value) and ``table_mean.csv`` into a folder.
 
     Args:
@@ -35,6 +37,7 @@ def write_tables(scores: Scores, cost: Cost, folder: Path, intervals: Intervals 
         cost: variant -> ratios to the baseline, ``time`` and ``memory``; empty where not measured.
         folder: the report's.
         intervals: (variant, column) -> difference from the baseline over seeds and scenes, where it is known.
+        of_groups: table of groups of images, in Markdown.
 
     Returns:
         The Markdown.
@@ -42,7 +45,7 @@ def write_tables(scores: Scores, cost: Cost, folder: Path, intervals: Intervals 
     Raises:
         DataError: when a file cannot be written.
     """
-    text = markdown(scores, cost, intervals)
+    text = markdown(scores, cost, intervals, of_groups)
     write_whole(folder / "table.md", text)
     write_csv(folder / "table.csv", ("variant", "seed", "set", "sigma", "metric", "value"), _long(scores))
     header = ("variant", "set", "sigma", "metric", "seeds", "mean", "sd", "rank", "difference", "difference_sd")
@@ -50,7 +53,7 @@ def write_tables(scores: Scores, cost: Cost, folder: Path, intervals: Intervals 
     return text
 
 
-def markdown(scores: Scores, cost: Cost, intervals: Intervals = NO_INTERVALS) -> str:
+def markdown(scores: Scores, cost: Cost, intervals: Intervals = NO_INTERVALS, of_groups: str = "") -> str:
     """Return the tables of means and of differences from the baseline, with what is missing named below."""
     suite = scores.suite
     groups: dict[str, list[str]] = {}
@@ -72,6 +75,7 @@ def markdown(scores: Scores, cost: Cost, intervals: Intervals = NO_INTERVALS) ->
         if pairs and scores.values.get(baseline):
             parts.append(f"Difference from {baseline}, of runs with equal seeds: {_meaning(rows, intervals)}.")
             parts.append(_table(scores, "pairs", pairs, cell, {}))
+    parts += [of_groups] if of_groups else []
     parts += _remarks(scores, cost)
     return "\n\n".join(parts) + "\n"
 
@@ -94,6 +98,24 @@ def set_title(column: Column) -> str:
     return column.test_set if column.sigma is None else f"σ = {column.sigma:g}"
 
 
+def column_titles(columns: Sequence[Column]) -> list[str]:
+    """Return the headings of a table's columns; the first of each test set names it."""
+    headings = []
+    for heading, group in groupby(columns, set_title):
+        metrics = [title(column.metric) for column in group]
+        headings += [f"{heading} {metrics[0]}", *metrics[1:]]
+    return headings
+
+
+def difference_text(difference: Difference | None, column: Column) -> str:
+    """Return a difference with its interval for a table; empty where there is none."""
+    if difference is None:
+        return ""
+    ends = (difference.low, difference.high)
+    value, *interval = ("" if v is None else shown(v, column.metric, signed=True) for v in (difference.value, *ends))
+    return f"{value} [{', '.join(interval)}]" if all(interval) else value
+
+
 def _table(
     scores: Scores,
     counted: str,
@@ -102,10 +124,7 @@ def _table(
     cost: Cost,
     published: bool = False,
 ) -> str:
-    headers = ["", counted]
-    for heading, group in groupby(scores.columns, set_title):
-        columns = list(group)
-        headers += [f"{heading} {title(columns[0].metric)}", *(title(column.metric) for column in columns[1:])]
+    headers = ["", counted, *column_titles(scores.columns)]
     if cost:
         headers += ["time", "memory"]
     beside = _published_cells(scores.suite.published) if published else {}
@@ -171,9 +190,8 @@ def _meaning(rows: Sequence[str], intervals: Intervals) -> str:
 
 
 def _difference_cell(scores: Scores, row: str, column: Column, interval: Difference | None) -> str:
-    if interval is not None and interval.low is not None and interval.high is not None:
-        value, low, high = (shown(v, column.metric, signed=True) for v in (interval.value, interval.low, interval.high))
-        return f"{value} [{low}, {high}]"
+    if interval is not None and interval.low is not None:
+        return difference_text(interval, column)
     difference = scores.difference(row, column)
     return "" if difference is None else _with_deviation(difference, column.metric, signed=True)
 

@@ -85,6 +85,30 @@ def test_table_has_intervals(suite_file, tmp_path):
     assert any("[95 % interval over seeds and scenes: 20 frames in 2 blocks]" in line for line in lines)
 
 
+def test_groups_of_images_have_differences_of_their_own(suite_file):
+    suite, jobs = loaded(suite_file)
+    groups = {"first": "drive_000*", "rest": "drive_001*", "none": "other*", "left out": None}
+    suite = suite.model_copy(update={"intervals": suite.intervals.model_copy(update={"groups": groups, "block": 5})})
+    for job in jobs:
+        if job.row == "L1 twice":
+            rows = [*records(2 + job.seed)[:10], *records(7 + job.seed)[10:]]
+            write_records(job.records, {SET: rows}, ["road", "sky"])
+    report = suite_file.parent / "report"
+    text = write_report(suite, jobs, report, grids=False)
+    cells = {tuple(map(str.strip, line.split("|")[1:5])) for line in text.splitlines() if "10 in 2 blocks" in line}
+    assert cells == {
+        ("L1 twice", "first", "10 in 2 blocks", "+2.000 [+2.000, +2.000]"),
+        ("L1 twice", "rest", "10 in 2 blocks", "+7.000 [+7.000, +7.000]"),
+    }
+    assert "No finished pair of runs has images of: none (other*)." in text
+    with (report / "groups.csv").open(newline="") as file:
+        values = {(row["group"], row["metric"]): float(row["difference"]) for row in csv.DictReader(file)}
+    seeds = np.arange(len({job.seed for job in jobs if job.row == "L1"}))
+    for group, shift in (("first", 2), ("rest", 7)):  # half of the union is right, and so many pixels more
+        assert values[group, "psnr"] == pytest.approx(shift)
+        assert values[group, "mIoU"] == pytest.approx(50 * np.mean((50 + seeds + shift) / 100 - (50 + seeds) / 100) * 2)
+
+
 def test_power_is_told_by_the_command(suite_file, capsys):
     assert cli.main([str(suite_file), "--out", str(suite_file.parent / "out"), "--power"]) == 0
     printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
