@@ -28,8 +28,8 @@ class LaunchCount(TorchDispatchMode):
     """Context that counts operations on tensors which are not in main memory; those of the device "meta" serve.
 
     Views and allocations are no launches, everything else is one: what autograd and the dispatcher leave of PyTorch's
-    operators. A number in main memory that an operation takes is one more, as it is copied, and a GPU waited for. A
-    library may make more of an operator, such as a product that is summed up in parts.
+    operators. A number in main memory that an operation takes is one more: most operations copy it, and wait for the
+    GPU. A library may make more of an operator, such as a product that is summed up in parts.
 
     Attributes:
         operations: how often each one was called, by name.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from d2sm_plugin.studies.compare.scores import Column
 from d2sm_plugin.studies.compare.suite import Suite
 from d2sm_plugin.studies.compare.tables import column_titles, difference_text
 
-_HEADER = ("variant", "group", "pattern", "set", "sigma", "metric", "difference", "low", "high", "frames")
+_HEADER = ("variant", "baseline", "group", "pattern", "set", "sigma", "metric", "difference", "low", "high")
+_FILE = "groups.csv"
 
 
 def write_groups(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Column], folder: Path) -> str:
@@ -35,35 +36,50 @@ def write_groups(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Colum
         DataError: when records cannot be read, or the file cannot be written.
     """
     groups = {name: pattern for name, pattern in suite.intervals.groups.items() if pattern is not None}
-    if not groups:
-        return ""
     differences: dict[tuple[str, str], dict[Column, Difference]] = {}
     lines: list[list[Any]] = []
     for group, pattern in groups.items():
         for comparison in compare_pairs(suite, jobs, columns, pattern):
             difference, column = comparison.totals.difference(), comparison.column
             differences.setdefault((comparison.variant, group), {})[column] = difference
-            place = [comparison.variant, group, pattern, column.test_set, column.sigma, column.metric]
-            lines.append([*place, difference.value, difference.low, difference.high, difference.frames])
-    write_csv(folder / "groups.csv", _HEADER, lines)
+            place = [comparison.variant, suite.baseline_of(comparison.variant), group, pattern]
+            extent = [difference.seeds, difference.frames, difference.blocks]
+            lines.append([*place, column.test_set, column.sigma, column.metric, *difference[:3], *extent])
+    if not lines:
+        (folder / _FILE).unlink(missing_ok=True)  # of a report with other groups
+    else:
+        write_csv(folder / _FILE, (*_HEADER, "seeds", "frames", "blocks"), lines)
+    return _markdown(suite, groups, differences, columns)
+
+
+def _markdown(
+    suite: Suite,
+    groups: Mapping[str, str],
+    differences: Mapping[tuple[str, str], Mapping[Column, Difference]],
+    columns: Sequence[Column],
+) -> str:
+    if not differences:
+        return ""
     rows = [
         [variant, group, *_extent(of_column), *(difference_text(of_column.get(column), column) for column in columns)]
         for variant in suite.variants
         for group in groups
         if (of_column := differences.get((variant, group)))
     ]
-    parts = []
-    if rows:
-        headers = ["", "group", "images", *column_titles(columns)]
-        parts += ["The same for groups of images:", tabulate(rows, headers, tablefmt="github", disable_numparse=True)]
-    empty = [
-        f"{name} ({pattern})" for name, pattern in groups.items() if name not in {group for _, group in differences}
+    headers = ["", "group", "pairs", "images", "blocks", *column_titles(columns)]
+    parts = [
+        "The same for groups of images; with one block the interval holds for seeds alone:",
+        tabulate(rows, headers, tablefmt="github", disable_numparse=True),
     ]
+    empty = [f"{name} (`{groups[name]}`)" for name in groups if name not in {group for _, group in differences}]
     if empty:
-        parts.append(f"No finished pair of runs has images of: {', '.join(empty)}.")
+        parts.append(f"No images of these groups were tested: {', '.join(empty)}.")
     return "\n\n".join(parts)
 
 
-def _extent(of_column: dict[Column, Difference]) -> list[str]:
-    first = next(iter(of_column.values()))
-    return [f"{first.frames} in {first.blocks} blocks"]
+def _extent(of_column: Mapping[Column, Difference]) -> list[str]:
+    """Numbers of pairs of runs, images and blocks; several where test sets differ in them."""
+    return [
+        " or ".join(dict.fromkeys(str(getattr(difference, name)) for difference in of_column.values()))
+        for name in ("seeds", "frames", "blocks")
+    ]

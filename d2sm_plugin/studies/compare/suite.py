@@ -98,7 +98,7 @@ class Intervals(Block):
     block: PositiveInt = Field(10, description="neighbouring frames of a block; 1 for images of unlike scenes")
     resamples: PositiveInt = Field(2000, description="draws of the bootstrap")
     seed: NonNegativeInt = Field(0, description="of the draws")
-    groups: dict[str, str | None] = Field(
+    groups: dict[Annotated[str, Field(pattern=r"^[^|\n]+$")], Annotated[str, Field(min_length=1)] | None] = Field(
         default_factory=dict,
         description='name -> pattern of image names, such as "Seq05VD*": differences for these too; ~: none',
     )

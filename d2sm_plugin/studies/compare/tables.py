@@ -111,9 +111,9 @@ def difference_text(difference: Difference | None, column: Column) -> str:
     """Return a difference with its interval for a table; empty where there is none."""
     if difference is None:
         return ""
-    ends = (difference.low, difference.high)
-    value, *interval = ("" if v is None else shown(v, column.metric, signed=True) for v in (difference.value, *ends))
-    return f"{value} [{', '.join(interval)}]" if all(interval) else value
+    value, ends = shown(difference.value, column.metric, signed=True), (difference.low, difference.high)
+    interval = [shown(end, column.metric, signed=True) for end in ends if end is not None and math.isfinite(end)]
+    return f"{value} [{', '.join(interval)}]" if len(interval) == len(ends) else value
 
 
 def _table(

@@ -7,9 +7,10 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from compare_material import base_options, suite_content, write_suite
 
-from d2sm_plugin.errors import DataError
+from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.pipeline.image_records import ImageRecord, read_records, write_records
 from d2sm_plugin.studies.compare import compare as cli
 from d2sm_plugin.studies.compare.intervals import compare_pairs, write_intervals
@@ -95,18 +96,38 @@ def test_groups_of_images_have_differences_of_their_own(suite_file):
             write_records(job.records, {SET: rows}, ["road", "sky"])
     report = suite_file.parent / "report"
     text = write_report(suite, jobs, report, grids=False)
-    cells = {tuple(map(str.strip, line.split("|")[1:5])) for line in text.splitlines() if "10 in 2 blocks" in line}
-    assert cells == {
-        ("L1 twice", "first", "10 in 2 blocks", "+2.000 [+2.000, +2.000]"),
-        ("L1 twice", "rest", "10 in 2 blocks", "+7.000 [+7.000, +7.000]"),
-    }
-    assert "No finished pair of runs has images of: none (other*)." in text
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:7]] for line in text.splitlines() if line.startswith("| L1 twice")
+    ]
+    seeds = str(len({job.seed for job in jobs if job.row == "L1"}))
+    assert lines[-2:] == [
+        ["L1 twice", "first", seeds, "10", "2", "+2.000 [+2.000, +2.000]"],
+        ["L1 twice", "rest", seeds, "10", "2", "+7.000 [+7.000, +7.000]"],
+    ]
+    assert "No images of these groups were tested: none (`other*`)." in text
     with (report / "groups.csv").open(newline="") as file:
         values = {(row["group"], row["metric"]): float(row["difference"]) for row in csv.DictReader(file)}
-    seeds = np.arange(len({job.seed for job in jobs if job.row == "L1"}))
+    seeds = np.arange(int(seeds))
     for group, shift in (("first", 2), ("rest", 7)):  # half of the union is right, and so many pixels more
         assert values[group, "psnr"] == pytest.approx(shift)
         assert values[group, "mIoU"] == pytest.approx(50 * np.mean((50 + seeds + shift) / 100 - (50 + seeds) / 100) * 2)
+
+
+def test_without_groups_none_of_an_earlier_report_stay(suite_file):
+    suite, jobs = loaded(suite_file)
+    report = suite_file.parent / "report"
+    report.mkdir()
+    (report / "groups.csv").write_text("of an earlier report")
+    assert "groups of images" not in write_report(suite, jobs, report, grids=False)
+    assert not (report / "groups.csv").exists()
+
+
+@pytest.mark.parametrize("groups", [{"": "a*"}, {"a|b": "a*"}, {"a\nb": "a*"}, {"a": ""}, {"a": 1}])
+def test_groups_without_a_name_or_pattern_are_refused(suite_file, groups):
+    content = yaml.safe_load(suite_file.read_text())
+    suite_file.write_text(yaml.safe_dump(content | {"intervals": {"groups": groups}}))
+    with pytest.raises(OptionError, match=r"intervals\.groups"):
+        read_suite(suite_file)
 
 
 def test_power_is_told_by_the_command(suite_file, capsys):
