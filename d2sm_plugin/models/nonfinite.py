@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from logging import Logger
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ class StepGuard:
             return f"there is inf or NaN in the weights ({_listed(names)})"
         for optimizer in optimizers:
             for state in optimizer.state.values():
-                if names := nonfinite_names({n: value for n, value in state.items() if isinstance(value, Tensor)}):
+                if names := nonfinite_names(state):
                     return f"there is inf or NaN in the state of {type(optimizer).__name__} ({_listed(names)})"
         return None
 
@@ -128,8 +129,13 @@ class KeptBuffers:
                 buffer.copy_(before)
 
 
-def nonfinite_names(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of floating point tensors that hold inf or NaN (waits once for each device that they are on)."""
+def nonfinite_names(state: Mapping[str, Any]) -> list[str]:
+    """Return the names of floating point tensors that hold inf or NaN (waits once for each device that they are on).
+
+    Args:
+        state: of a network or of one parameter in an optimiser; what is no tensor, such as extra state, is left out.
+    """
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     by_device: dict[torch.device, list[str]] = {}
     for name, tensor in tensors.items():
         if tensor.is_floating_point():

@@ -68,6 +68,28 @@ def check_rests(block: Mapping[str, Any], where: str, total_iter: int) -> None:
         )
 
 
+def check_steps(blocks: Mapping[str, Mapping[str, Any]], total_iter: int) -> None:
+    """Refuse objectives that leave a step of the training without any.
+
+    Args:
+        blocks: of the option file, by key.
+        total_iter: steps of the training.
+
+    Raises:
+        OptionError: where schedules and rests of all of them meet in 0.
+    """
+    weights = [ObjectiveWeight(block, f"train.{key}") for key, block in blocks.items()]
+    if any(weight.every == 1 and weight.schedule is None for weight in weights):
+        return
+    for step in range(1, total_iter + 1):
+        if not any(weight.scheduled(step) for weight in weights):
+            reason = "every" if all(weight.every > 1 for weight in weights) else "schedule"
+            raise OptionError(
+                f"train.{next(iter(blocks))}.{reason}: in step {step} no objective counts, as every one rests or its "
+                f"schedule gives 0; leave one without these keys"
+            )
+
+
 class ObjectiveWeight(nn.Module):
     """Factor on an objective: of its ``schedule``, its rests, and its relative weight if ``loss_weight`` is a block.
 

@@ -14,7 +14,13 @@ from d2sm_plugin.data.host_datasets import host_dataset_options
 from d2sm_plugin.degradations.chain import PROBABILITY, read_steps
 from d2sm_plugin.errors import OptionError, suggest
 from d2sm_plugin.features.build import check_extractor_name
-from d2sm_plugin.models.objective_weight import ObjectiveOptions, RelativeOptions, check_rests, class_arguments
+from d2sm_plugin.models.objective_weight import (
+    ObjectiveOptions,
+    RelativeOptions,
+    check_rests,
+    check_steps,
+    class_arguments,
+)
 from d2sm_plugin.models.objectives import objective_name
 from d2sm_plugin.models.optimisation import optimiser_class, scheduler_class
 from d2sm_plugin.models.weight_schedule import WeightSchedule
@@ -208,9 +214,7 @@ def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
     for key, block in objectives.items():
         _check_objective(key, block, model)
         check_rests(block, f"train.{key}", train["total_iter"])
-    if all(block.get("every", 1) > 1 for block in objectives.values()):
-        key = next(iter(objectives))
-        raise OptionError(f"train.{key}.every: some steps have no objective; leave one without this key")
+    check_steps(objectives, train["total_iter"])
 
 
 def _check_objective(key: str, block: Mapping[str, Any], model: type) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 import d2sm_plugin  # noqa: F401
 from d2sm_plugin.errors import ForeignError, TrainingError
 from d2sm_plugin.models.d2sm_model import D2SMModel
+from d2sm_plugin.models.nonfinite import nonfinite_names
 from d2sm_plugin.options.reader import validate_options
 from d2sm_plugin.registry import register
 
@@ -220,3 +221,14 @@ def test_a_network_that_fails_is_named_with_what_it_was_given(monkeypatch):
         ForeignError, match=r"network_g: Flat on images \(2, 4, 8, 8\) of a, b raised RuntimeError: Given"
     ):
         model.train_step([bad], 1)
+
+
+def test_extra_state_of_a_network_is_no_tensor():
+    class Counting(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+    network = Counting(2, 2)
+    assert nonfinite_names(network.state_dict()) == []
+    network.weight.data[0, 0] = math.nan
+    assert nonfinite_names(network.state_dict()) == ["weight"]

@@ -118,8 +118,17 @@ def test_option_files_are_checked_before_anything_runs():
     with pytest.raises(OptionError, match=r"train\.pixel_opt\.schedule: expected a pair"):
         validate_options({**raw, "train": train})
     train["pixel_opt"] = {"type": "L1Loss", "every": 2}
-    with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: some steps have no objective"):
+    with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: in step 1 no objective counts"):
         validate_options({**raw, "train": train})
+    train["pixel_opt"]["schedule"] = [[5, 1], [6, 0]]
+    train["second_opt"] = {"type": "L1Loss", "schedule": [[1, 0], [4, 1], [7, 0], [8, 0], [9, 1]]}
+    with pytest.raises(OptionError, match=r"train\.pixel_opt\.schedule: in step 1 no objective counts"):
+        validate_options({**raw, "train": train})
+    train["second_opt"]["schedule"][0][1] = 1
+    with pytest.raises(OptionError, match=r"train\.pixel_opt\.schedule: in step 7 no objective counts"):
+        validate_options({**raw, "train": train})
+    validate_options({**raw, "train": {**train, "total_iter": 6}})
+    del train["pixel_opt"]["schedule"], train["second_opt"]
     with pytest.raises(OptionError, match=r"train\.second_opt\.every: 10 exceeds total_iter"):
         validate_options({**raw, "train": {**train, "second_opt": {"type": "L1Loss", "every": 10}}})
     for wrong in (True, 1.5, "2"):
