@@ -221,11 +221,14 @@ def test_real_checkpoint_reproduces_its_published_figures(shared):
     assert [round(scores[name], 1) for name in CAMVID.names] == list(published)
 
 
-def test_small_judge_has_the_classes_of_camvid_and_the_trunk_of_timm():
+@pytest.mark.parametrize(
+    ("config", "name"), [("fcn_lite2_camvid11", "tf_efficientnet_lite2"), ("fcn_vgg16_camvid11", "vgg16")]
+)
+def test_small_judges_have_the_classes_of_camvid_and_the_trunks_of_timm(config, name):
     timm = pytest.importorskip("timm")
-    segmentor = build_segmentor("fcn_lite2_camvid11", None)
+    segmentor = build_segmentor(config, None)
     assert (segmentor.num_classes, segmentor.label_values[11]) == (11, 255)
     assert segmentor.predict(torch.rand(1, 3, 72, 96)).shape == (1, 72, 96)
     trunk = {key for key in segmentor.network.state_dict() if key.startswith("backbone.timm_model.")}
-    whole = timm.create_model("tf_efficientnet_lite2").state_dict()
-    assert {key.removeprefix("backbone.timm_model.") for key in trunk} <= set(whole)
+    whole = timm.create_model(name, features_only=True).state_dict()
+    assert {key.removeprefix("backbone.timm_model.") for key in trunk} == set(whole)
