@@ -20,7 +20,7 @@ _TITLES = {"psnr": "PSNR [dB]", "ssim": "SSIM", "mIoU": "MIoU [%]", "nrmse": "NR
 #: Digits behind the point of figures.
 DIGITS = {"psnr": 3, "ssim": 4, "nrmse": 4, "mIoU": 2}
 _DEFAULT_DIGITS = 2
-_SMALL = 0.1
+_SMALL = 1.0
 _NOTHING = "-"
 Cost = Mapping[str, Mapping[str, float]]
 Intervals = Mapping[tuple[str, Column], Difference]
@@ -83,7 +83,7 @@ def markdown(scores: Scores, cost: Cost, intervals: Intervals = NO_INTERVALS, of
 def shown(value: float, metric: str, signed: bool = False) -> str:
     """Return a value with the digits that its metric is worth."""
     sign = "+" if signed else ""
-    if metric not in DIGITS and 0 < abs(value) < _SMALL:  # divergences, of which two digits would say nothing
+    if metric not in DIGITS and 0 < abs(value) < _SMALL:  # LPIPS or divergences, of which two digits would say little
         return f"{value:{sign}.3g}"
     return f"{value:{sign}.{DIGITS.get(metric, _DEFAULT_DIGITS)}f}" if math.isfinite(value) else _NOTHING
 

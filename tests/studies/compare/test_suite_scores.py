@@ -21,7 +21,7 @@ from d2sm_plugin.studies.compare.plots import plot_trade, read_curves
 from d2sm_plugin.studies.compare.report import report_lock, write_report
 from d2sm_plugin.studies.compare.scores import Column, Scores, summarise
 from d2sm_plugin.studies.compare.suite import read_suite
-from d2sm_plugin.studies.compare.tables import markdown
+from d2sm_plugin.studies.compare.tables import markdown, shown
 
 #: variant -> seed -> PSNR at sigma 25
 VALUES = {"L1": {0: 30.0, 1: 31.0, 2: 32.0}, "A": {0: 30.5, 1: 31.3, 2: 32.4}, "B": {0: 29.0, 2: 30.0}, "C": {1: 31.0}}
@@ -255,3 +255,14 @@ def test_grid_of_crops(suite_and_jobs):
     suite.grid.crop = [4, 6, 40, 40]
     with pytest.raises(OptionError, match=r"grid\.crop: \[4, 6, 40, 40\] .* is not inside the image of 40x50"):
         draw_grid(suite, {}, clean, clean)
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [
+        (0.22099, "lpips", "0.221"), (-0.0118, "lpips", "-0.0118"), (12.346, "fid", "12.35"), (0.0, "lpips", "0.00"),
+        (0.89, "ssim", "0.8900"), (float("nan"), "lpips", "-"),
+    ],
+)  # fmt: skip
+def test_figures_have_the_digits_that_their_metric_is_worth(value, metric, text):
+    assert shown(value, metric) == text
