@@ -3,14 +3,15 @@
 Usage: python examples/compare_gradients.py IMAGES ffdnet_color.pth [--lpips vgg16.pth] [--out gradients.csv]
 
 Two objectives whose gradients at the restored image have little in common can still change the weights alike. In the
-column "halves", the weights' gradient of one comes from other images than that of the other; of an objective with
-itself it says how far the direction is known at all.
+column "halves", the weights' gradient of one comes from other crops than that of the other; of an objective with
+itself it says how far the direction is known at all. Each gradient has length 1 at the restored images of a batch.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -60,6 +61,8 @@ def random_crops(images: list[Path], rng: np.random.Generator) -> Tensor:
     crops = []
     for file in rng.choice(np.array(images), BATCH):
         image = np.asarray(Image.open(file).convert("RGB"))
+        if min(image.shape[:2]) < CROP:
+            sys.exit(f"{file}: expected at least {CROP}x{CROP} pixels, got {image.shape[1]}x{image.shape[0]}")
         y, x = (int(rng.integers(size - CROP + 1)) for size in image.shape[:2])
         crops.append(torch.from_numpy(image[y : y + CROP, x : x + CROP].copy()).permute(2, 0, 1) / 255)
     return torch.stack(crops)
@@ -90,7 +93,6 @@ def main() -> None:
         noisy = clear + arguments.sigma / 255 * torch.from_numpy(rng.standard_normal(clear.shape, dtype=np.float32))
         pairs = {}
         for name, objective in objectives.items():
-            torch.manual_seed(batch)  # the same positions for every objective
             pairs[name] = gradients(network, objective, noisy, clear, arguments.sigma)
             halves[name][batch % 2] += pairs[name][1]
         for a, b in at_output:

@@ -85,3 +85,8 @@ def test_mistakes(example, folder, monkeypatch, capsys, arguments, message):
     with pytest.raises(SystemExit):
         run(example, monkeypatch, images, folder / "ffdnet.pth", *arguments)
     assert message in capsys.readouterr().err
+
+
+def test_small_images_are_named(example, folder, monkeypatch):
+    with pytest.raises(SystemExit, match=r"[01]\.png: expected at least 128x128 pixels, got 70x64"):
+        run(example, monkeypatch, folder / "images", folder / "ffdnet.pth", "--batches", 2)

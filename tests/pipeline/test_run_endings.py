@@ -92,7 +92,9 @@ def test_a_picture_that_is_damaged_meanwhile(pictures, tmp_path, workers):
 
     def damage():
         for file in pictures.iterdir():
-            file.write_bytes(file.read_bytes()[:3000])
+            cut = tmp_path / file.name  # put in place at once: a worker may be reading
+            cut.write_bytes(file.read_bytes()[:3000])
+            cut.replace(file)
 
     foreign.plans["loss"] = {2: damage}
     with pytest.raises(DataError, match=r"pictures/\w+\.png: it does not decode") as caught:
