@@ -84,8 +84,9 @@ def check_steps(blocks: Mapping[str, Mapping[str, Any]], total_iter: int) -> Non
     for step in range(1, total_iter + 1):
         if not any(weight.scheduled(step) for weight in weights):
             reason = "every" if all(weight.every > 1 for weight in weights) else "schedule"
+            key = next(key for key, block in blocks.items() if block.get(reason) is not None)
             raise OptionError(
-                f"train.{next(iter(blocks))}.{reason}: in step {step} no objective counts, as every one rests or its "
+                f"train.{key}.{reason}: in step {step} no objective counts, as every one rests or its "
                 f"schedule gives 0; leave one without these keys"
             )
 

@@ -128,7 +128,10 @@ def test_option_files_are_checked_before_anything_runs():
     with pytest.raises(OptionError, match=r"train\.pixel_opt\.schedule: in step 7 no objective counts"):
         validate_options({**raw, "train": train})
     validate_options({**raw, "train": {**train, "total_iter": 6}})
-    del train["pixel_opt"]["schedule"], train["second_opt"]
+    del train["pixel_opt"]["schedule"]
+    with pytest.raises(OptionError, match=r"train\.second_opt\.schedule: in step 7 no objective counts"):
+        validate_options({**raw, "train": train})
+    del train["second_opt"]
     with pytest.raises(OptionError, match=r"train\.second_opt\.every: 10 exceeds total_iter"):
         validate_options({**raw, "train": {**train, "second_opt": {"type": "L1Loss", "every": 10}}})
     for wrong in (True, 1.5, "2"):
