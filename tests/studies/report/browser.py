@@ -86,10 +86,12 @@ class Browser:
         return json.loads(message)
 
     def open(self, page: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Open a file, and wait until it is shown."""
+        """Open a file for somebody who asks for less motion, and wait until it is shown."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.send("Emulation.setEmulatedMedia", features=scheme)
+        # Without motion: a place that is read while the page still scrolls is another one when the mouse gets there.
+        wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wishes.items()]
+        self.send("Emulation.setEmulatedMedia", features=features)
         self.events = []
         self.send("Page.navigate", url=page.as_uri())
         end = time.monotonic() + _PATIENCE
