@@ -16,7 +16,7 @@ from d2sm_plugin.studies.compare.scores import Column
 from d2sm_plugin.studies.compare.suite import Suite
 from d2sm_plugin.studies.compare.tables import column_titles, difference_text
 
-_HEADER = ("variant", "baseline", "group", "pattern", "set", "sigma", "metric", "difference", "low", "high")
+_HEADER = ("variant", "baseline", "group", "patterns", "set", "sigma", "metric", "difference", "low", "high")
 _FILE = "groups.csv"
 
 
@@ -35,14 +35,18 @@ def write_groups(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Colum
     Raises:
         DataError: when records cannot be read, or the file cannot be written.
     """
-    groups = {name: pattern for name, pattern in suite.intervals.groups.items() if pattern is not None}
+    groups = {
+        name: [patterns] if isinstance(patterns, str) else patterns
+        for name, patterns in suite.intervals.groups.items()
+        if patterns is not None
+    }
     differences: dict[tuple[str, str], dict[Column, Difference]] = {}
     lines: list[list[Any]] = []
-    for group, pattern in groups.items():
-        for comparison in compare_pairs(suite, jobs, columns, pattern):
+    for group, patterns in groups.items():
+        for comparison in compare_pairs(suite, jobs, columns, patterns):
             difference, column = comparison.totals.difference(), comparison.column
             differences.setdefault((comparison.variant, group), {})[column] = difference
-            place = [comparison.variant, suite.baseline_of(comparison.variant), group, pattern]
+            place = [comparison.variant, suite.baseline_of(comparison.variant), group, " ".join(patterns)]
             extent = [difference.seeds, difference.frames, difference.blocks]
             lines.append([*place, column.test_set, column.sigma, column.metric, *difference[:3], *extent])
     if not lines:
@@ -54,7 +58,7 @@ def write_groups(suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Colum
 
 def _markdown(
     suite: Suite,
-    groups: Mapping[str, str],
+    groups: Mapping[str, Sequence[str]],
     differences: Mapping[tuple[str, str], Mapping[Column, Difference]],
     columns: Sequence[Column],
 ) -> str:
@@ -71,7 +75,8 @@ def _markdown(
         "The same for groups of images; with one block the interval holds for seeds alone:",
         tabulate(rows, headers, tablefmt="github", disable_numparse=True),
     ]
-    empty = [f"{name} (`{groups[name]}`)" for name in groups if name not in {group for _, group in differences}]
+    tested = {group for _, group in differences}
+    empty = [f"{name} (`{' '.join(patterns)}`)" for name, patterns in groups.items() if name not in tested]
     if empty:
         parts.append(f"No images of these groups were tested: {', '.join(empty)}.")
     return "\n\n".join(parts)

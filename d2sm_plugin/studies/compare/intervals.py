@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
 
 
 def compare_pairs(
-    suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Column], images: str = "*"
+    suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Column], images: Sequence[str] = ("*",)
 ) -> list[Comparison]:
     """Return every variant against the baseline in every column, as far as both have records of their images.
 
@@ -47,7 +47,7 @@ def compare_pairs(
         suite: the suite.
         jobs: all of it.
         columns: of the table; IoU of single classes has none.
-        images: pattern of the names of those that count.
+        images: patterns of the names of those that count; one of them has to match.
 
     Raises:
         DataError: when records cannot be read, or runs of one test differ in their frames.
@@ -70,8 +70,11 @@ def compare_pairs(
     return comparisons
 
 
-def _matching(records: Records, images: str) -> Records:
-    return {name: [row for row in rows if fnmatchcase(row.key, images)] for name, rows in records.items()}
+def _matching(records: Records, images: Sequence[str]) -> Records:
+    return {
+        name: [row for row in rows if any(fnmatchcase(row.key, pattern) for pattern in images)]
+        for name, rows in records.items()
+    }
 
 
 def _compare(

@@ -16,6 +16,8 @@ from d2sm_plugin.options.reader import apply_override
 from d2sm_plugin.options.schema import MAX_SEED
 
 Fragment = dict[str, Any]
+Pattern = Annotated[str, Field(min_length=1)]
+Patterns = Annotated[list[Pattern], Field(min_length=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1)]
 
 
@@ -98,9 +100,10 @@ class Intervals(Block):
     block: PositiveInt = Field(10, description="neighbouring frames of a block; 1 for images of unlike scenes")
     resamples: PositiveInt = Field(2000, description="draws of the bootstrap")
     seed: NonNegativeInt = Field(0, description="of the draws")
-    groups: dict[Annotated[str, Field(pattern=r"^[^|\n]+$")], Annotated[str, Field(min_length=1)] | None] = Field(
+    groups: dict[Annotated[str, Field(pattern=r"^[^|\n]+$")], Pattern | Patterns | None] = Field(
         default_factory=dict,
-        description='name -> pattern of image names, such as "Seq05VD*": differences for these too; ~: none',
+        description='name -> pattern of image names, such as "Seq05VD*", or a list of them: differences for these too;'
+        " ~: none",
     )
 
 

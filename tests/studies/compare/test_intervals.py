@@ -88,7 +88,7 @@ def test_table_has_intervals(suite_file, tmp_path):
 
 def test_groups_of_images_have_differences_of_their_own(suite_file):
     suite, jobs = loaded(suite_file)
-    groups = {"first": "drive_000*", "rest": "drive_001*", "none": "other*", "left out": None}
+    groups = {"first": "drive_000*", "rest": ["drive_0010", "drive_001[1-9]"], "none": "other*", "left out": None}
     suite = suite.model_copy(update={"intervals": suite.intervals.model_copy(update={"groups": groups, "block": 5})})
     for job in jobs:
         if job.row == "L1 twice":
@@ -122,7 +122,9 @@ def test_without_groups_none_of_an_earlier_report_stay(suite_file):
     assert not (report / "groups.csv").exists()
 
 
-@pytest.mark.parametrize("groups", [{"": "a*"}, {"a|b": "a*"}, {"a\nb": "a*"}, {"a": ""}, {"a": 1}])
+@pytest.mark.parametrize(
+    "groups", [{"": "a*"}, {"a|b": "a*"}, {"a\nb": "a*"}, {"a": ""}, {"a": 1}, {"a": []}, {"a": [""]}, {"a": [1]}]
+)
 def test_groups_without_a_name_or_pattern_are_refused(suite_file, groups):
     content = yaml.safe_load(suite_file.read_text())
     suite_file.write_text(yaml.safe_dump(content | {"intervals": {"groups": groups}}))
