@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from d2sm_plugin.errors import OptionError
 from d2sm_plugin.losses.relative_weight import gradient_norms, joint_norms
-from d2sm_plugin.models.objective_weight import REFERENCE, check_rests
+from d2sm_plugin.models.objective_weight import REFERENCE, check_steps
 from d2sm_plugin.models.objectives import Objectives
 from d2sm_plugin.registry import LOSS_REGISTRY, lookup
 
@@ -170,8 +170,7 @@ def with_objectives(base: type) -> type:
             further = train.unread_objectives()
             train.read.update(further)
             self.objectives = Objectives(further).to(self.device).train()
-            for key, block in further.items():
-                check_rests(block, f"train.{key}", train["total_iter"])
+            check_steps(further, train["total_iter"], may_rest=True)
             self.objectives.may_rest = True
             _keep_state(self)
             self.cri_perceptual = _Together(self)

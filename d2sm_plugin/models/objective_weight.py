@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import lcm
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from torch import nn
 
@@ -15,6 +18,8 @@ from d2sm_plugin.models.weight_schedule import WeightSchedule
 
 #: The objective that relative weights refer to.
 REFERENCE = "pixel"
+_MOST_STEPS = 1 << 22  # that are looked through; what comes later is found out in the training
+_RESTS = 1000
 
 
 class ObjectiveOptions(Block):
@@ -48,47 +53,61 @@ def class_arguments(block: Mapping[str, Any], keys: type[ObjectiveOptions] = Obj
     return {k: v for k, v in block.items() if k not in keys.model_fields and not (relative and k == "loss_weight")}
 
 
-def check_rests(block: Mapping[str, Any], where: str, total_iter: int) -> None:
-    """Refuse an objective that rests in every step of the training.
+def check_steps(blocks: Mapping[str, Mapping[str, Any]], total_iter: int, may_rest: bool = False) -> None:
+    """Refuse objectives that never count in a training, and a step in which none does.
+
+    A relative weight is measured in a step in which the pixel objective counts too, and counts from the next one on.
 
     Args:
-        block: of the option file.
-        where: path of the block, for messages.
+        blocks: of the option file, by key; without ``pixel_opt`` there is one elsewhere that counts in every step.
         total_iter: steps of the training.
+        may_rest: a step without objectives is no error.
 
     Raises:
-        OptionError: for an ``every`` that is too large. A relative weight is measured in one step before it counts.
+        OptionError: naming the key of the first.
     """
-    every = block.get("every", 1)
-    if every > total_iter:
-        raise OptionError(f"{where}.every: {every} exceeds total_iter; it would never be computed")
-    if every > 1 and 2 * every > total_iter and isinstance(block.get("loss_weight"), Mapping):
+    weights = {key: ObjectiveWeight(block, f"train.{key}") for key, block in blocks.items()}
+    whole = _until_it_repeats(weights, total_iter)
+    steps = np.arange(1, min(whole, _MOST_STEPS) + 1)
+    counts = {key: weight.counts(steps) for key, weight in weights.items()}
+    reference = counts.get(f"{REFERENCE}_opt", np.ones(len(steps), dtype=bool))
+    for key in (key for key, weight in weights.items() if weight.relative is not None):
+        measured = np.flatnonzero(counts[key] & reference)[:1]
+        counts[key][: measured[0] + 1 if len(measured) else None] = False
+    for key in (key for key, of_steps in counts.items() if whole <= _MOST_STEPS and not of_steps.any()):
+        _refuse_idle(weights[key], f"train.{key}", total_iter)
+    counted = [of_steps & (blocks[key].get("loss_weight") != 0) for key, of_steps in counts.items()]
+    empty = steps[~np.any(counted, axis=0)] if not may_rest else []
+    if len(empty):
+        key, weight = next(iter(weights.items()))
         raise OptionError(
-            f"{where}.every: {every} is more than half of total_iter; its relative weight would be measured, never used"
+            f"train.{key}.{weight.idle_by(int(empty[0]))}: in step {empty[0]} no objective counts, as each rests, has "
+            f"the weight 0, or has a relative weight that no step has measured yet; leave one that always counts"
         )
 
 
-def check_steps(blocks: Mapping[str, Mapping[str, Any]], total_iter: int) -> None:
-    """Refuse objectives that leave a step of the training without any.
+def _until_it_repeats(weights: Mapping[str, ObjectiveWeight], total_iter: int) -> int:
+    """Return the number of steps that hold everything that happens: schedules end, rests then repeat."""
+    ends = [weight.schedule.steps[-1] for weight in weights.values() if weight.schedule is not None]
+    reference = weights[f"{REFERENCE}_opt"].every if f"{REFERENCE}_opt" in weights else 1
+    period = max((lcm(weight.every, reference) for weight in weights.values()), default=1)
+    # Twice, as relative weights are measured and then used. Rests alone soon leave a step that is empty.
+    return int(min(total_iter, max([0, *ends]) + 2 * period + _RESTS))
 
-    Args:
-        blocks: of the option file, by key.
-        total_iter: steps of the training.
 
-    Raises:
-        OptionError: where schedules and rests of all of them meet in 0.
-    """
-    weights = [ObjectiveWeight(block, f"train.{key}") for key, block in blocks.items()]
-    if any(weight.every == 1 and weight.schedule is None for weight in weights):
-        return
-    for step in range(1, total_iter + 1):
-        if not any(weight.scheduled(step) for weight in weights):
-            reason = "every" if all(weight.every > 1 for weight in weights) else "schedule"
-            key = next(key for key, block in blocks.items() if block.get(reason) is not None)
-            raise OptionError(
-                f"train.{key}.{reason}: in step {step} no objective counts, as every one rests or its "
-                f"schedule gives 0; leave one without these keys"
-            )
+def _refuse_idle(weight: ObjectiveWeight, where: str, total_iter: int) -> None:
+    if weight.every > total_iter:
+        raise OptionError(f"{where}.every: {weight.every} exceeds total_iter; it would never be computed")
+    if weight.relative is not None:
+        raise OptionError(
+            f"{where}.loss_weight.relative: it would be measured in a step in which train.{REFERENCE}_opt counts too, "
+            f"and used from the next one on in which this objective counts; the {total_iter} steps of the training "
+            f"(total_iter) hold no such pair, change schedule or every"
+        )
+    raise OptionError(
+        f"{where}.schedule: it gives 0 in every step of the training in which the objective is computed (total_iter: "
+        f"{total_iter}, every: {weight.every})"
+    )
 
 
 class ObjectiveWeight(nn.Module):
@@ -127,3 +146,14 @@ class ObjectiveWeight(nn.Module):
     def at(self, step: int) -> float:
         """Return the whole factor at a step; 0 as long as a relative weight has not been measured."""
         return self.scheduled(step) * (1.0 if self.relative is None else self.relative.value)
+
+    def counts(self, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell for each of some steps whether schedule and rests leave a factor above 0."""
+        counted = steps % self.every == 0
+        return counted if self.schedule is None else counted & (self.schedule.at_all(steps) > 0)
+
+    def idle_by(self, step: int) -> str:
+        """Return the key of the block by which the objective does not count at a step."""
+        if step % self.every:
+            return "every"
+        return "loss_weight" if self.scheduled(step) else "schedule"

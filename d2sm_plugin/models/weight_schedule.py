@@ -7,6 +7,9 @@ from itertools import pairwise
 from numbers import Real
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from d2sm_plugin.errors import OptionError
 
 _EXAMPLE = "for example [[0, 0], [1000, 1]]: from nothing to the whole weight within 1000 steps"
@@ -47,6 +50,10 @@ class WeightSchedule:
             return self.factors[-1]
         share = (step - self.steps[after - 1]) / (self.steps[after] - self.steps[after - 1])
         return (1 - share) * self.factors[after - 1] + share * self.factors[after]
+
+    def at_all(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the factors at many steps."""
+        return np.interp(steps, self.steps, self.factors)
 
 
 def _is_amount(value: object) -> bool:

@@ -17,8 +17,6 @@ from d2sm_plugin.features.build import check_extractor_name
 from d2sm_plugin.models.objective_weight import (
     ObjectiveOptions,
     RelativeOptions,
-    check_rests,
-    check_steps,
     class_arguments,
 )
 from d2sm_plugin.models.objectives import objective_name
@@ -213,8 +211,6 @@ def _check_train(train: Mapping[str, Any] | None, model: type) -> None:
         raise OptionError("train: no objective; add a block such as pixel_opt: {type: L1Loss}")
     for key, block in objectives.items():
         _check_objective(key, block, model)
-        check_rests(block, f"train.{key}", train["total_iter"])
-    check_steps(objectives, train["total_iter"])
 
 
 def _check_objective(key: str, block: Mapping[str, Any], model: type) -> None:

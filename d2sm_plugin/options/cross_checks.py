@@ -15,7 +15,7 @@ from d2sm_plugin.errors import OptionError, ShapeError, suggest
 from d2sm_plugin.losses.d2sm_loss import D2SMLoss
 from d2sm_plugin.losses.sampled_objective import SampledObjective
 from d2sm_plugin.models.d2sm_model import D2SMModel
-from d2sm_plugin.models.objective_weight import REFERENCE, class_arguments
+from d2sm_plugin.models.objective_weight import REFERENCE, check_steps, class_arguments
 from d2sm_plugin.models.tiles import tile_spans
 from d2sm_plugin.options.data_sets import evaluation_blocks, training_blocks
 from d2sm_plugin.options.schema import ValOptions
@@ -143,6 +143,8 @@ def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: 
         for term in getattr(objective, "terms", [objective]):
             if isinstance(term, SampledObjective):
                 _check_samples(term, where, crop, joint_batch)
+    blocks = {key: block for key, block in options["train"].items() if key.endswith("_opt") and block is not None}
+    check_steps(blocks, options["train"]["total_iter"], may_rest="gan_opt" in blocks)
 
 
 def _check_reference(train: Mapping[str, Any], key: str) -> None:

@@ -283,6 +283,18 @@ def test_other_objectives_may_rest_beside_a_discriminator():
     assert logged == [{"l_gan"}, {"l_gan", "l_pixel"}]
 
 
+def test_a_discriminator_may_train_alone_at_first():
+    late = {"schedule": [[3, 0], [4, 1]]}
+    gan = {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.1, **late}
+    model = model_of(pixel_opt={"type": "L1Loss", **late}, gan_opt=gan, net_d_init_iters=3)
+    moved = []
+    for step in range(1, 6):
+        before = [parameter.clone() for parameter in model.net_g.parameters()]
+        model.train_step([batch()], step)
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, model.net_g.parameters(), strict=True)))
+    assert moved == [False, False, False, True, True]
+
+
 def test_rests_of_an_objective_and_of_the_generator_must_not_coincide():
     model_of(pixel_opt={"type": "L1Loss", "every": 3}, net_d_iters=2)
     with pytest.raises(OptionError, match=r"pixel_opt\.every: the generator trains once in net_d_iters = 2 steps"):

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from test_d2sm_model import batch, model_of
 
 from d2sm_plugin.errors import OptionError
-from d2sm_plugin.models.objective_weight import ObjectiveWeight
+from d2sm_plugin.models.objective_weight import ObjectiveWeight, check_steps
 from d2sm_plugin.models.objectives import Objectives
 from d2sm_plugin.models.weight_schedule import WeightSchedule
 from d2sm_plugin.options.reader import validate_options
@@ -122,14 +126,14 @@ def test_option_files_are_checked_before_anything_runs():
         validate_options({**raw, "train": train})
     train["pixel_opt"]["schedule"] = [[5, 1], [6, 0]]
     train["second_opt"] = {"type": "L1Loss", "schedule": [[1, 0], [4, 1], [7, 0], [8, 0], [9, 1]]}
-    with pytest.raises(OptionError, match=r"train\.pixel_opt\.schedule: in step 1 no objective counts"):
+    with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: in step 1 no objective counts"):
         validate_options({**raw, "train": train})
     train["second_opt"]["schedule"][0][1] = 1
-    with pytest.raises(OptionError, match=r"train\.pixel_opt\.schedule: in step 7 no objective counts"):
+    with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: in step 7 no objective counts"):
         validate_options({**raw, "train": train})
     validate_options({**raw, "train": {**train, "total_iter": 6}})
     del train["pixel_opt"]["schedule"]
-    with pytest.raises(OptionError, match=r"train\.second_opt\.schedule: in step 7 no objective counts"):
+    with pytest.raises(OptionError, match=r"train\.pixel_opt\.every: in step 7 no objective counts"):
         validate_options({**raw, "train": train})
     del train["second_opt"]
     with pytest.raises(OptionError, match=r"train\.second_opt\.every: 10 exceeds total_iter"):
@@ -156,14 +160,106 @@ def test_an_objective_that_would_never_count_is_an_error():
     relative = {"type": "L1Loss", "loss_weight": {"relative": 1.0}}
     model_of(second_opt={"type": "L1Loss", "every": 9})
     model_of(second_opt={**relative, "every": 4})
-    with pytest.raises(OptionError, match=r"train\.second_opt\.every: 5 is more than half of total_iter"):
+    with pytest.raises(OptionError, match=r"train\.second_opt\.loss_weight\.relative: it would be .* no such pair"):
         model_of(second_opt={**relative, "every": 5})
+    with pytest.raises(OptionError, match=r"train\.second_opt\.schedule: it gives 0 in every step"):
+        model_of(second_opt={"type": "L1Loss", "schedule": [[100, 0], [200, 1]]})
+    with pytest.raises(OptionError, match=r"train\.second_opt\.schedule: it gives 0 in every step .* every: 8"):
+        model_of(second_opt={"type": "L1Loss", "every": 8, "schedule": [[5, 1], [6, 0]]})
+
+
+L1, RELATIVE = {"type": "L1Loss"}, {"type": "L1Loss", "loss_weight": {"relative": 1, "steps": 2}}
+
+
+@pytest.mark.parametrize(
+    ("pixel", "second", "key", "step"),
+    [
+        ({"schedule": [[5, 0], [6, 1]]}, RELATIVE, "schedule", 1),  # it has nothing yet to be relative to
+        ({"every": 2}, RELATIVE, "every", 1),
+        ({"schedule": [[1, 1], [2, 0]]}, {**RELATIVE, "schedule": [[1, 0.1], [2, 0], [3, 1]]}, "schedule", 2),
+        ({"loss_weight": 0}, {**L1, "every": 2}, "loss_weight", 1),
+    ],
+)
+def test_weights_that_nothing_has_measured_do_not_count(pixel, second, key, step):
+    with pytest.raises(OptionError, match=rf"train\.pixel_opt\.{key}: in step {step} no objective counts"):
+        model_of(pixel_opt={**L1, **pixel}, second_opt=second)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "second"),
+    [
+        ({"schedule": [[8, 0], [9, 1]]}, {}),
+        ({"schedule": [[1, 1], [2, 0]]}, {"schedule": [[1, 0], [2, 1]]}),
+        ({}, {"schedule": [[8, 0], [9, 1]]}),
+    ],
+)
+def test_relative_weights_that_are_never_measured_and_used_are_refused(pixel, second):
+    with pytest.raises(OptionError, match=r"train\.second_opt\.loss_weight\.relative: it would be .* no such pair"):
+        model_of(pixel_opt={**L1, **pixel}, second_opt={**RELATIVE, **second}, third_opt=L1)
+
+
+def test_a_crossfade_to_a_relative_weight_trains_in_every_step():
+    second = {**RELATIVE, "schedule": [[1, 0], [3, 1]]}
+    model = model_of(pixel_opt={**L1, "schedule": [[2, 1], [4, 0]]}, second_opt=second)
+    for step in range(1, 6):
+        before = model.net_g.scale.clone()
+        model.train_step([batch()], step)
+        assert not torch.equal(before, model.net_g.scale)
+
+
+def test_steps_are_looked_through_to_the_first_that_is_empty():
+    rising, falling = {**L1, "schedule": [[10, 0], [20, 1]]}, {**L1, "schedule": [[5, 1], [11, 0]]}
+    check_steps({"a_opt": rising, "b_opt": falling}, 30)
+    with pytest.raises(OptionError, match=r"train\.a_opt\.schedule: in step 10 no objective counts"):
+        check_steps({"a_opt": rising, "b_opt": {**L1, "schedule": [[5, 1], [10, 0]]}}, 30)
+    check_steps({"pixel_opt": L1, "a_opt": {**RELATIVE, "every": 7}}, 14)
+    with pytest.raises(OptionError, match=r"train\.a_opt\.loss_weight\.relative"):
+        check_steps({"pixel_opt": L1, "a_opt": {**RELATIVE, "every": 7}}, 13)
+
+
+@pytest.mark.parametrize("total_iter", [10**6, 10**15])
+def test_long_trainings_are_looked_through_as_far_as_something_changes(total_iter):
+    late = {**L1, "schedule": [[300_000, 0], [300_001, 1]]}
+    check_steps({"pixel_opt": {**L1, "every": 97}, "a_opt": {**RELATIVE, "every": 101}, "b_opt": L1}, total_iter)
+    check_steps({"pixel_opt": L1, "late_opt": {**L1, "schedule": [[1, 0], [10**14, 1]]}}, total_iter)
+    with pytest.raises(OptionError, match=r"train\.a_opt\.schedule: in step 300000 no objective counts"):
+        check_steps({"a_opt": {**L1, "schedule": [[1, 1], [300_000, 0]]}, "late_opt": late}, total_iter)
+    with pytest.raises(OptionError, match=r"train\.late_opt\.schedule: in step 1 no objective counts"):
+        check_steps({"late_opt": late, "b_opt": {**L1, "every": 2}}, total_iter)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.booleans(), st.lists(st.booleans(), max_size=4)), min_size=1, max_size=3),
+    st.integers(1, 30),
+)
+def test_it_is_what_the_steps_say_one_by_one(drawn, total_iter):
+    """A made-up training that goes through its steps says the same."""
+    blocks = {}
+    for number, (every, relative, factors) in enumerate(drawn):
+        points = [[4 * place + 2, float(factor)] for place, factor in enumerate(factors)]
+        block = {**L1, "every": every, **({"schedule": points} if any(factors) else {})}
+        blocks["pixel_opt" if number == 0 else f"other{number}_opt"] = (
+            {**RELATIVE, **block} if relative and number else block
+        )
+    weights = {key: ObjectiveWeight(block, key) for key, block in blocks.items()}
+    used, measured, empty = set(), set(), False
+    for step in range(1, total_iter + 1):
+        scheduled = {key for key, weight in weights.items() if weight.scheduled(step) > 0}
+        counting = {key for key in scheduled if weights[key].relative is None or key in measured}
+        used |= counting
+        empty |= not counting
+        measured |= scheduled if "pixel_opt" in scheduled else set()
+    with pytest.raises(OptionError) if empty or used < set(blocks) else nullcontext():
+        check_steps(blocks, total_iter)
+    with pytest.raises(OptionError) if used < set(blocks) else nullcontext():
+        check_steps(blocks, total_iter, may_rest=True)
 
 
 def test_relative_weights_are_of_the_pull_of_a_pixel_objective_that_rests():
     """Two L1 of which the first rests: the second, relative to it, has its share of the pull over two steps."""
     resting = {"type": "L1Loss", "every": 2}
-    model = model_of(pixel_opt=resting, second_opt={"type": "L1Loss", "loss_weight": {"relative": 0.5}})
+    second = {"type": "L1Loss", "loss_weight": {"relative": 0.5}}
+    model = model_of(pixel_opt=resting, second_opt=second, third_opt={"type": "L1Loss"})
     for step in (1, 2, 3):
         model.train_step([batch()], step)
     assert model.get_current_log()["weight/second"] == pytest.approx(0.5)
