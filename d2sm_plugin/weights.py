@@ -10,13 +10,29 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.errors import CheckpointError, OptionError
 from d2sm_plugin.weight_files import load_file, local_file
 
 #: Wrappers under which published checkpoints keep their tensors, in order of preference.
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "netG", "model", "net")
 #: Bytes of a tensor that repeats the values of a smaller one in its file.
 _MOST_REPEATED = 1 << 28
+
+
+def tensor_state(network: nn.Module) -> dict[str, Tensor]:
+    """Return a network's state, which has to be tensors alone, as weight files keep nothing else.
+
+    Raises:
+        OptionError: naming what is no tensor, such as the extra state of a module.
+    """
+    state = network.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise OptionError(
+                f"{type(network).__name__}: '{name}' of its state is a {type(value).__name__}, and weight files keep "
+                f"tensors alone; register a buffer, or let get_extra_state return a tensor"
+            )
+    return state
 
 
 def read_weights(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
@@ -134,7 +150,7 @@ def load_weights(network: nn.Module, source: str | Path, key: str | None = None,
     convert = getattr(network, "convert_state_dict", None)
     if convert is not None:
         state = convert(state)
-    expected = network.state_dict()
+    expected = tensor_state(network)
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
     wrong_shape = [name for name in expected if name in state and expected[name].shape != state[name].shape]

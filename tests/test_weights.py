@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from d2sm_plugin.errors import CheckpointError
+from d2sm_plugin.errors import CheckpointError, OptionError
+from d2sm_plugin.options.trials import try_network
+from d2sm_plugin.registry import ARCH_REGISTRY, register
 from d2sm_plugin.weights import load_weights, read_weights
 
 
@@ -35,6 +37,26 @@ def test_known_wrappers_are_found(tmp_path, wrap):
     other = nn.Linear(2, 2)
     assert load_weights(other, tmp_path / "a.pth") == []
     assert torch.equal(other.weight, network.weight)
+
+
+@register(ARCH_REGISTRY)
+class Counting(nn.Linear):
+    """A network of whose state a part is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def get_extra_state(self):
+        return {"calls": 3}
+
+
+def test_state_that_no_file_keeps_is_refused(tmp_path):
+    message = "Counting: '_extra_state' of its state is a dict, and weight files keep tensors alone"
+    with pytest.raises(OptionError, match=f"^network_g: {message}"):
+        try_network({"type": "Counting"}, "network_g")
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(OptionError, match=message):
+        load_weights(Counting(), tmp_path / "a.pth")
 
 
 def test_published_names_are_mapped(tmp_path):

@@ -22,6 +22,7 @@ from d2sm_plugin.models.optimisation import build_optimiser, build_scheduler
 from d2sm_plugin.options.host_arguments import is_of_host
 from d2sm_plugin.options.signatures import signature_of
 from d2sm_plugin.registry import ARCH_REGISTRY, LOSS_REGISTRY, lookup
+from d2sm_plugin.weights import tensor_state
 
 _STEPPED = 2000  # steps of a schedule that are tried one by one; of longer ones the end is tried
 
@@ -43,8 +44,18 @@ def try_network(block: Mapping[str, Any], where: str) -> nn.Module | None:
         The network on the meta device, or on the CPU if it cannot be made there; None where it needs a file.
 
     Raises:
-        OptionError: when its class refuses the arguments.
+        OptionError: when its class refuses the arguments, or its state cannot be saved.
     """
+    network = _tried_network(block, where)
+    if network is not None:
+        try:
+            tensor_state(network)
+        except OptionError as error:
+            raise _placed(error, where) from error
+    return network
+
+
+def _tried_network(block: Mapping[str, Any], where: str) -> nn.Module | None:
     target = lookup(ARCH_REGISTRY, block["type"], f"{where}.type")
     arguments = {key: value for key, value in block.items() if key != "type"}
     for name, argument in signature_of(target).arguments.items():
