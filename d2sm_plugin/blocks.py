@@ -29,6 +29,7 @@ _EXPECTED = {
     "greater_than_equal": "a number of at least {ge}",
     "less_than": "a number below {lt}",
     "less_than_equal": "a number of at most {le}",
+    "string_too_short": "a text that is not empty",
     "too_short": "at least {min_length} values",
     "too_long": "at most {max_length} values",
     "string_pattern_mismatch": "a text with {pattern}",
@@ -85,7 +86,10 @@ def explain(error: ValidationError, where: str, model: type[BaseModel] | None = 
     mistakes: dict[tuple[int | str, ...], list[ErrorDetails]] = {}  # of a union, each member's refusal is one error
     for mistake in sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden"):
         mistakes.setdefault(_path(mistake, block), []).append(mistake)
-    path, errors = next(iter(mistakes.items()))
+    first = next(iter(mistakes))
+    # Of "a text or a list of texts", a mistake within the list tells more than that it is no text.
+    path = next((other for other in mistakes if len(other) > len(first) and other[: len(first)] == first), first)
+    errors = mistakes[path]
     rest = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
     return f"{_phrase(where, path, errors, model)}{rest}"
 
@@ -94,6 +98,8 @@ def _path(error: ErrorDetails, block: Any) -> tuple[int | str, ...]:
     """Return the part of an error's location that is a path in what was given; the rest names members of unions."""
     path: list[int | str] = []
     for part in error["loc"]:
+        if isinstance(block, list) and isinstance(part, str):
+            continue  # the member of a union
         if not (isinstance(block, Mapping) and part in block) and not (isinstance(block, list) and type(part) is int):
             break
         path.append(part)
@@ -107,7 +113,7 @@ def _phrase(
     where: str, path: Sequence[int | str], errors: Sequence[ErrorDetails], model: type[BaseModel] | None
 ) -> str:
     first = errors[0]
-    places = [*filter(None, [where]), *map(str, path)]
+    places = [*filter(None, [where]), *(" ".join(str(part).split()) for part in path)]
     if first["type"] == "at_key":
         places.append(first["ctx"]["key"])
     reason = _simple(first, path, model)

@@ -14,7 +14,7 @@ from d2sm_plugin.custom_imports import add_custom_import
 from d2sm_plugin.errors import DataError, OptionError, suggest
 from d2sm_plugin.studies.compare.cost import cost_lock, measure_cost, read_cost
 from d2sm_plugin.studies.compare.definitions import check_definitions, record_definitions
-from d2sm_plugin.studies.compare.intervals import compare_pairs
+from d2sm_plugin.studies.compare.intervals import compare_pairs, read_measured
 from d2sm_plugin.studies.compare.jobs import SuiteRun, make_jobs
 from d2sm_plugin.studies.compare.power import power_table
 from d2sm_plugin.studies.compare.report import report_lock, write_report
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise DataError(f"{args.suite}: {missing[0]}: no such file or folder{more}")
         return 0
     if args.power:
-        comparisons = compare_pairs(suite, jobs, columns_of(suite))
+        comparisons = compare_pairs(suite, read_measured(jobs), columns_of(suite))
         if not comparisons:
             raise DataError(
                 f"{args.out}: --power: no finished runs of a variant and its baseline at the same seed; run the suite "

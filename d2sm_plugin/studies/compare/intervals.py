@@ -38,26 +38,57 @@ class Comparison(NamedTuple):
     blocks: list[tuple[str, str]]
 
 
-def compare_pairs(
-    suite: Suite, jobs: Sequence[SuiteRun], columns: Sequence[Column], images: Sequence[str] = ("*",)
-) -> list[Comparison]:
+class Measured(NamedTuple):
+    """Measurements of each image.
+
+    Attributes:
+        runs: records by row and seed.
+        clean: of the reference.
+    """
+
+    runs: Mapping[tuple[str, int | None], Records]
+    clean: Records
+
+    def images(self) -> set[str]:
+        """Return the names of all images."""
+        return {row.key for records in self.runs.values() for rows in records.values() for row in rows}
+
+    def only(self, patterns: Sequence[str]) -> Measured:
+        """Return the part whose names match one of the patterns."""
+        runs = {run: _matching(records, patterns) for run, records in self.runs.items()}
+        return Measured(runs, _matching(self.clean, patterns))
+
+
+def _matching(records: Records, patterns: Sequence[str]) -> Records:
+    return {
+        name: [row for row in rows if any(fnmatchcase(row.key, pattern) for pattern in patterns)]
+        for name, rows in records.items()
+    }
+
+
+def read_measured(jobs: Sequence[SuiteRun]) -> Measured:
+    """Read the records of those jobs that are finished and kept some.
+
+    Raises:
+        DataError: when they cannot be read.
+    """
+    read = [(job, read_records(job.records)) for job in jobs if job.finished() and job.records.is_file()]
+    clean = next((records for job, records in read if job.kind == "reference"), {})
+    return Measured({(job.row, job.seed): records for job, records in read}, clean)
+
+
+def compare_pairs(suite: Suite, measured: Measured, columns: Sequence[Column]) -> list[Comparison]:
     """Return every variant against the baseline in every column, as far as both have records of their images.
 
     Args:
         suite: the suite.
-        jobs: all of it.
+        measured: of its images.
         columns: of the table; IoU of single classes has none.
-        images: patterns of the names of those that count; one of them has to match.
 
     Raises:
-        DataError: when records cannot be read, or runs of one test differ in their frames.
+        DataError: when runs of one test differ in their frames.
     """
-    records = {
-        (job.row, job.seed): _matching(read_records(job.records), images)
-        for job in jobs
-        if job.finished() and job.records.is_file()
-    }
-    clean = next((records[job.row, None] for job in jobs if job.kind == "reference" and (job.row, None) in records), {})
+    records = measured.runs
     comparisons: list[Comparison] = []
     for variant in suite.variants:
         baseline = suite.baseline_of(variant)
@@ -65,16 +96,9 @@ def compare_pairs(
         if variant == baseline or not seeds:
             continue
         runs, bases = ([records[row, seed] for seed in seeds] for row in (variant, baseline))
-        compared = (_compare(suite, variant, column, runs, bases, clean) for column in columns)
+        compared = (_compare(suite, variant, column, runs, bases, measured.clean) for column in columns)
         comparisons += filter(None, compared)
     return comparisons
-
-
-def _matching(records: Records, images: Sequence[str]) -> Records:
-    return {
-        name: [row for row in rows if any(fnmatchcase(row.key, pattern) for pattern in images)]
-        for name, rows in records.items()
-    }
 
 
 def _compare(

@@ -12,7 +12,7 @@ from d2sm_plugin.studies.compare.grids import write_grids
 from d2sm_plugin.studies.compare.groups import write_groups
 from d2sm_plugin.studies.compare.image_table import write_images
 from d2sm_plugin.studies.compare.interval_plot import plot_intervals
-from d2sm_plugin.studies.compare.intervals import compare_pairs, write_intervals
+from d2sm_plugin.studies.compare.intervals import compare_pairs, read_measured, write_intervals
 from d2sm_plugin.studies.compare.jobs import LOCK, SuiteRun
 from d2sm_plugin.studies.compare.plots import plot_convergence, plot_trade
 from d2sm_plugin.studies.compare.scores import Scores
@@ -50,9 +50,10 @@ def report_lock(folder: Path) -> FileLock:
 
 def _write(suite: Suite, jobs: Sequence[SuiteRun], folder: Path, failed: Sequence[str], grids: bool) -> str:
     scores = Scores(suite, jobs, failed)
-    intervals = write_intervals(compare_pairs(suite, jobs, scores.columns), folder)
+    measured = read_measured(jobs)
+    intervals = write_intervals(compare_pairs(suite, measured, scores.columns), folder)
     write_images(suite, jobs, scores.columns, folder)
-    of_groups = write_groups(suite, jobs, scores.columns, folder)
+    of_groups = write_groups(suite, measured, scores.columns, folder)
     text = write_tables(scores, read_cost(suite, jobs, folder), folder, intervals, of_groups)
     metrics = list(dict.fromkeys(column.metric for column in scores.columns))
     plot_convergence(suite, jobs, metrics, folder / "convergence.png")

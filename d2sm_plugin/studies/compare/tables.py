@@ -84,7 +84,7 @@ def shown(value: float, metric: str, signed: bool = False) -> str:
     """Return a value with the digits that its metric is worth."""
     sign = "+" if signed else ""
     if metric not in DIGITS and 0 < abs(value) < _SMALL:  # LPIPS or divergences, of which two digits would say little
-        return f"{value:{sign}.3g}"
+        return f"{value:{sign}#.3g}"
     return f"{value:{sign}.{DIGITS.get(metric, _DEFAULT_DIGITS)}f}" if math.isfinite(value) else _NOTHING
 
 

@@ -40,8 +40,9 @@ def suite_page(folder: Path, most_bytes: int, count: int) -> Page:
     )
     means = _rows(folder / _MEANS, ("variant",), ("rank", "difference"))
     baselines = {row["variant"]: row["baseline"] for row in means if row.get("baseline")}
+    captions = {table.caption for table in tables}
     sections = [
-        Section("results", "Results", paragraphs[2:], tables),
+        Section("results", "Results", [text for text in paragraphs[1:] if text not in captions], tables),
         _differences(intervals, baselines),
         _pictures(folder, most_bytes, count),
         _plots(folder),

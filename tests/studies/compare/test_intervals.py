@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from compare_material import base_options, suite_content, write_suite
 from d2sm_plugin.errors import DataError, OptionError
 from d2sm_plugin.pipeline.image_records import ImageRecord, read_records, write_records
 from d2sm_plugin.studies.compare import compare as cli
-from d2sm_plugin.studies.compare.intervals import compare_pairs, write_intervals
+from d2sm_plugin.studies.compare.intervals import compare_pairs, read_measured, write_intervals
 from d2sm_plugin.studies.compare.jobs import make_jobs
 from d2sm_plugin.studies.compare.report import write_report
 from d2sm_plugin.studies.compare.scores import columns_of
@@ -67,7 +68,7 @@ def test_records_are_read_as_they_were_written(tmp_path):
 
 def test_differences_intervals_and_shares_of_the_gap(suite_file, tmp_path):
     suite, jobs = loaded(suite_file)
-    actual = write_intervals(compare_pairs(suite, jobs, columns_of(suite)), tmp_path)
+    actual = write_intervals(compare_pairs(suite, read_measured(jobs), columns_of(suite)), tmp_path)
     by_metric = {column.metric: value for (_, column), value in actual.items()}
     assert by_metric["psnr"] == pytest.approx((2, 2, 2, 2, 20, 2, 2))  # the same in every seed and block
     assert by_metric["mIoU"] == pytest.approx((2, 2, 2, 2, 20, 2, 2))
@@ -104,7 +105,7 @@ def test_groups_of_images_have_differences_of_their_own(suite_file):
         ["L1 twice", "first", seeds, "10", "2", "+2.000 [+2.000, +2.000]"],
         ["L1 twice", "rest", seeds, "10", "2", "+7.000 [+7.000, +7.000]"],
     ]
-    assert "No images of these groups were tested: none (`other*`)." in text
+    assert "No image that was tested has a name like `other*` (none)." in text
     with (report / "groups.csv").open(newline="") as file:
         values = {(row["group"], row["metric"]): float(row["difference"]) for row in csv.DictReader(file)}
     seeds = np.arange(int(seeds))
@@ -123,13 +124,43 @@ def test_without_groups_none_of_an_earlier_report_stay(suite_file):
 
 
 @pytest.mark.parametrize(
-    "groups", [{"": "a*"}, {"a|b": "a*"}, {"a\nb": "a*"}, {"a": ""}, {"a": 1}, {"a": []}, {"a": [""]}, {"a": [1]}]
+    ("groups", "message"),
+    [
+        ({"": "a*"}, r"\.: expected"),
+        ({"a|b": "a*"}, r"\.a\|b: expected"),
+        ({"a\nb": "a*"}, r"\.a b: expected"),
+        ({"a": ""}, r"\.a: expected a text that is not empty or a list, got ''"),
+        ({"a": 1}, r"\.a: expected a text or a list, got 1"),
+        ({"a": []}, r"\.a: expected a text or at least 1 values, got \[\]"),
+        ({"a": ["x", ""]}, r"\.a\.1: expected a text that is not empty, got ''"),
+        ({"a": ["x", 1, 2]}, r"\.a\.1: expected a text, got 1 \(and "),
+    ],
 )
-def test_groups_without_a_name_or_pattern_are_refused(suite_file, groups):
+def test_groups_without_a_name_or_pattern_are_refused(suite_file, groups, message):
     content = yaml.safe_load(suite_file.read_text())
     suite_file.write_text(yaml.safe_dump(content | {"intervals": {"groups": groups}}))
-    with pytest.raises(OptionError, match=r"intervals\.groups"):
+    with pytest.raises(OptionError, match=rf"intervals\.groups{message}") as raised:
         read_suite(suite_file)
+    assert "\n" not in str(raised.value)
+
+
+def test_groups_say_what_they_lack(suite_file):
+    suite, jobs = loaded(suite_file)
+    groups = {"part": ["drive_0003", "zzz*"], "typo": "A_*", "bare": "drive_001*"}
+    suite = suite.model_copy(update={"intervals": suite.intervals.model_copy(update={"groups": groups})})
+    for job in jobs:
+        if job.seed is not None:
+            values = [row.values if row.key < "drive_0010" else {"psnr": math.inf} for row in records(job.seed)]
+            rows = [ImageRecord(key, of_image, None) for key, of_image in zip(KEYS, values, strict=True)]
+            write_records(job.records, {SET: rows}, [])
+    report = suite_file.parent / "report"
+    text = write_report(suite, jobs, report, grids=False)
+    assert "No image that was tested has a name like `zzz*` (part), `A_*` (typo)." in text
+    assert "Without a figure of each of their images: bare." in text
+    with (report / "groups.csv").open(newline="") as file:
+        assert {(row["group"], row["patterns"]) for row in csv.DictReader(file)} == {("part", "drive_0003 | zzz*")}
+    suite = suite.model_copy(update={"intervals": suite.intervals.model_copy(update={"groups": {"typo": "A_*"}})})
+    assert "has a name like `A_*` (typo)." in write_report(suite, jobs, report, grids=False)
 
 
 def test_power_is_told_by_the_command(suite_file, capsys):
@@ -149,4 +180,4 @@ def test_runs_on_other_frames_are_refused(suite_file):
     job = next(job for job in jobs if job.row == "L1")
     write_records(job.records, {SET: records(0)[1:]}, ["road", "sky"])
     with pytest.raises(DataError, match="'L1 twice' and 'L1': their runs were tested on other frames"):
-        compare_pairs(suite, jobs, columns_of(suite))
+        compare_pairs(suite, read_measured(jobs), columns_of(suite))

@@ -17,7 +17,7 @@ from d2sm_plugin.errors import OptionError
 from d2sm_plugin.studies.compare.child import main as run
 from d2sm_plugin.studies.compare.compare import choose
 from d2sm_plugin.studies.compare.compare import main as compare
-from d2sm_plugin.studies.compare.intervals import compare_pairs
+from d2sm_plugin.studies.compare.intervals import compare_pairs, read_measured
 from d2sm_plugin.studies.compare.jobs import make_jobs
 from d2sm_plugin.studies.compare.report import write_report
 from d2sm_plugin.studies.compare.scores import Scores
@@ -118,7 +118,7 @@ def test_ranks_and_differences_are_those_beside_the_baseline(write):
     assert "Difference from wide, of runs with equal seeds" in text
     assert "Difference from L1," not in text  # it stands alone
     assert [row for row in scores.rows() if row in ("old", "L1", "wide", "wide L2")] == ["old", *ROWS]
-    assert compare_pairs(suite, jobs, scores.columns) == []  # no records of single images
+    assert compare_pairs(suite, read_measured(jobs), scores.columns) == []  # no records of single images
     write_tables(scores, {}, path.parent)
     with (path.parent / "table_mean.csv").open(newline="", encoding="utf-8") as file:
         baselines = {line["variant"]: line["baseline"] for line in csv.DictReader(file)}

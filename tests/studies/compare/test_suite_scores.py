@@ -260,7 +260,8 @@ def test_grid_of_crops(suite_and_jobs):
 @pytest.mark.parametrize(
     ("value", "metric", "text"),
     [
-        (0.22099, "lpips", "0.221"), (-0.0118, "lpips", "-0.0118"), (12.346, "fid", "12.35"), (0.0, "lpips", "0.00"),
+        (0.22099, "lpips", "0.221"), (0.2099, "lpips", "0.210"), (0.9996, "lpips", "1.00"),
+        (-0.0118, "lpips", "-0.0118"), (12.346, "fid", "12.35"), (0.0, "lpips", "0.00"),
         (0.89, "ssim", "0.8900"), (float("nan"), "lpips", "-"),
     ],
 )  # fmt: skip

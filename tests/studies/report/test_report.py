@@ -238,7 +238,7 @@ def suite(folder):
     """The report of a suite, as `d2sm compare` writes it."""
     folder.mkdir(parents=True)
     table = "|    | σ = 25 PSNR [dB] |\n|----|---|\n| L1 | 30.0 (2) |\n| A|<b> | **31.0** (1) |"
-    text = f"# Suite & co\n\nMeans.\n\n{table}\n\nDifferences.\n\n{table}\n\nTrained with a.\n"
+    text = f"# Suite & co\n\nMeans.\n\n{table}\n\nDifferences.\n\n{table}\n\nGroups.\n\n{table}\n\nTrained with a.\n"
     (folder / "table.md").write_text(text, encoding="utf-8")
     files = {
         "table_mean.csv": [
@@ -276,9 +276,10 @@ def test_a_suite(tmp_path):
     [drawing] = page.all("svg")
     assert "A|<b>: +1.000 [-0.500, +2.000]" in drawing["aria-label"]
     captions = page.said("caption")
-    assert captions[:2] == ["Means.", "Differences."]
-    assert captions[2] == "PSNR [dB] of A|<b> on s: worse than L1 on 2 of 8 images; the 5 worst"
-    assert captions[3] == "NRMSE of A|<b> on s: worse than L1 on 5 of 8 images; the 5 worst"
+    assert captions[:3] == ["Means.", "Differences.", "Groups."]
+    assert not {"Differences.", "Groups."} & {*page.said("p")}
+    assert captions[3] == "PSNR [dB] of A|<b> on s: worse than L1 on 2 of 8 images; the 5 worst"
+    assert captions[4] == "NRMSE of A|<b> on s: worse than L1 on 5 of 8 images; the 5 worst"
     order = [text for text in page.said("th") if text.startswith("img")]
     assert order == [f"img{n}" for n in (0, 1, 2, 3, 4, 7, 6, 5, 4, 3)]
     assert len(page.all("img")) == 5
