@@ -6,6 +6,7 @@ save networks, optimisers and schedulers alone. :func:`adapt` and :func:`with_ob
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
@@ -170,7 +171,8 @@ def with_objectives(base: type) -> type:
             further = train.unread_objectives()
             train.read.update(further)
             self.objectives = Objectives(further).to(self.device).train()
-            check_steps(further, train["total_iter"], may_rest=True)
+            for note in check_steps(further, train["total_iter"], may_rest=True):
+                logging.getLogger("basicsr").info(note)
             self.objectives.may_rest = True
             _keep_state(self)
             self.cri_perceptual = _Together(self)

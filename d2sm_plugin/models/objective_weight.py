@@ -53,8 +53,8 @@ def class_arguments(block: Mapping[str, Any], keys: type[ObjectiveOptions] = Obj
     return {k: v for k, v in block.items() if k not in keys.model_fields and not (relative and k == "loss_weight")}
 
 
-def check_steps(blocks: Mapping[str, Mapping[str, Any]], total_iter: int, may_rest: bool = False) -> None:
-    """Refuse objectives that never count in a training, and a step in which none does.
+def check_steps(blocks: Mapping[str, Mapping[str, Any]], total_iter: int, may_rest: bool = False) -> list[str]:
+    """Refuse a training in a step of which no objective counts.
 
     A relative weight is measured in a step in which the pixel objective counts too, and counts from the next one on.
 
@@ -63,10 +63,15 @@ def check_steps(blocks: Mapping[str, Mapping[str, Any]], total_iter: int, may_re
         total_iter: steps of the training.
         may_rest: a step without objectives is no error.
 
+    Returns:
+        A line for the log about each objective that never counts, as in a trial of a few steps.
+
     Raises:
-        OptionError: naming the key of the first.
+        OptionError: naming the key; also for rests that are too long for the training.
     """
     weights = {key: ObjectiveWeight(block, f"train.{key}") for key, block in blocks.items()}
+    for key, weight in weights.items():
+        _check_rests(weight, f"train.{key}.every", total_iter)
     whole = _until_it_repeats(weights, total_iter)
     steps = np.arange(1, min(whole, _MOST_STEPS) + 1)
     counts = {key: weight.counts(steps) for key, weight in weights.items()}
@@ -74,8 +79,6 @@ def check_steps(blocks: Mapping[str, Mapping[str, Any]], total_iter: int, may_re
     for key in (key for key, weight in weights.items() if weight.relative is not None):
         measured = np.flatnonzero(counts[key] & reference)[:1]
         counts[key][: measured[0] + 1 if len(measured) else None] = False
-    for key in (key for key, of_steps in counts.items() if whole <= _MOST_STEPS and not of_steps.any()):
-        _refuse_idle(weights[key], f"train.{key}", total_iter)
     counted = [of_steps & (blocks[key].get("loss_weight") != 0) for key, of_steps in counts.items()]
     empty = steps[~np.any(counted, axis=0)] if not may_rest else []
     if len(empty):
@@ -83,6 +86,22 @@ def check_steps(blocks: Mapping[str, Mapping[str, Any]], total_iter: int, may_re
         raise OptionError(
             f"train.{key}.{weight.idle_by(int(empty[0]))}: in step {empty[0]} no objective counts, as each rests, has "
             f"the weight 0, or has a relative weight that no step has measured yet; leave one that always counts"
+        )
+    idle = [key for key, of_steps in counts.items() if whole <= _MOST_STEPS and not of_steps.any()]
+    return [
+        f"train.{key}: in none of the {total_iter:,} steps does it count, as its schedule gives 0 or its relative "
+        f"weight is measured too late."
+        for key in idle
+    ]
+
+
+def _check_rests(weight: ObjectiveWeight, where: str, total_iter: int) -> None:
+    if weight.every > total_iter:
+        raise OptionError(f"{where}: {weight.every} exceeds total_iter; it would never be computed")
+    if weight.every > 1 and 2 * weight.every > total_iter and weight.relative is not None:
+        raise OptionError(
+            f"{where}: {weight.every} is more than half of total_iter; its relative weight would be measured, never "
+            f"used"
         )
 
 
@@ -93,21 +112,6 @@ def _until_it_repeats(weights: Mapping[str, ObjectiveWeight], total_iter: int) -
     period = max((lcm(weight.every, reference) for weight in weights.values()), default=1)
     # Twice, as relative weights are measured and then used. Rests alone soon leave a step that is empty.
     return int(min(total_iter, max([0, *ends]) + 2 * period + _RESTS))
-
-
-def _refuse_idle(weight: ObjectiveWeight, where: str, total_iter: int) -> None:
-    if weight.every > total_iter:
-        raise OptionError(f"{where}.every: {weight.every} exceeds total_iter; it would never be computed")
-    if weight.relative is not None:
-        raise OptionError(
-            f"{where}.loss_weight.relative: it would be measured in a step in which train.{REFERENCE}_opt counts too, "
-            f"and used from the next one on in which this objective counts; the {total_iter} steps of the training "
-            f"(total_iter) hold no such pair, change schedule or every"
-        )
-    raise OptionError(
-        f"{where}.schedule: it gives 0 in every step of the training in which the objective is computed (total_iter: "
-        f"{total_iter}, every: {weight.every})"
-    )
 
 
 class ObjectiveWeight(nn.Module):

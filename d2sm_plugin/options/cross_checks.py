@@ -25,7 +25,7 @@ from d2sm_plugin.statistics.row_sums import LEAST_SAMPLES
 _SEGMENTATION_SCORES = ("mIoU", "aAcc", "mAcc")
 
 
-def check_together(options: Mapping[str, Any], model: type[D2SMModel], is_train: bool, processes: int) -> None:
+def check_together(options: Mapping[str, Any], model: type[D2SMModel], is_train: bool, processes: int) -> list[str]:
     """Check what a run would stumble over later, before anything starts.
 
     Args:
@@ -33,6 +33,9 @@ def check_together(options: Mapping[str, Any], model: type[D2SMModel], is_train:
         model: the class that ``model_type`` names.
         is_train: whether they are for training.
         processes: of the training.
+
+    Returns:
+        Lines for the log.
 
     Raises:
         OptionError: naming the key.
@@ -46,16 +49,17 @@ def check_together(options: Mapping[str, Any], model: type[D2SMModel], is_train:
     evaluation_blocks(options["datasets"], ("val",) if is_train else ("val", "test"))
     _check_val(options, model, network)
     if not is_train:
-        return
+        return []
     sets = training_blocks(options["datasets"])
     _check_shared_batches(sets)
     crop = _crop(sets, options["scale"])
     batch_size = sets["train"].get("batch_size_per_gpu", LoaderOptions.model_fields["batch_size_per_gpu"].default)
-    _check_objectives(options, model, crop, batch_size * processes)
+    notes = _check_objectives(options, model, crop, batch_size * processes)
     try_optimisation(options["train"])
     if network is not None:
         _check_scale(network, sets["train"], crop, options["scale"])
     model.check_options(options, network)
+    return notes
 
 
 def measured_names(options: Mapping[str, Any], model: type[D2SMModel]) -> list[str]:
@@ -125,7 +129,9 @@ def _crop(sets: Mapping[str, Mapping[str, Any]], scale: int) -> int | None:
     return first if isinstance(first, int) else None
 
 
-def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: int | None, joint_batch: int) -> None:
+def _check_objectives(
+    options: Mapping[str, Any], model: type[D2SMModel], crop: int | None, joint_batch: int
+) -> list[str]:
     for key, block in options["train"].items():
         if not key.endswith("_opt") or block is None:
             continue
@@ -144,7 +150,7 @@ def _check_objectives(options: Mapping[str, Any], model: type[D2SMModel], crop: 
             if isinstance(term, SampledObjective):
                 _check_samples(term, where, crop, joint_batch)
     blocks = {key: block for key, block in options["train"].items() if key.endswith("_opt") and block is not None}
-    check_steps(blocks, options["train"]["total_iter"], may_rest="gan_opt" in blocks)
+    return check_steps(blocks, options["train"]["total_iter"], may_rest="gan_opt" in blocks)
 
 
 def _check_reference(train: Mapping[str, Any], key: str) -> None:

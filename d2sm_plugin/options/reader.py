@@ -60,7 +60,7 @@ def validate_options(raw: Mapping[str, Any], is_train: bool = True, processes: i
     for key, block in options["datasets"].items():
         block.setdefault("name", key)
         block.setdefault("scale", options["scale"])
-    check_together(options, model, is_train, processes or int(os.environ.get("WORLD_SIZE", "1")))
+    notes += check_together(options, model, is_train, processes or int(os.environ.get("WORLD_SIZE", "1")))
     return options | {"is_train": is_train, "notes": notes}
 
 
