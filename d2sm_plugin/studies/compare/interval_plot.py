@@ -12,6 +12,8 @@ from d2sm_plugin.studies.compare.plots import save_figure
 from d2sm_plugin.studies.compare.scores import Column
 from d2sm_plugin.studies.compare.tables import set_title, title
 
+_LETTER = 0.08  # inches of a label
+
 
 def plot_intervals(
     intervals: Mapping[tuple[str, Column], Difference], baseline_of: Callable[[str], str], path: Path
@@ -33,7 +35,8 @@ def plot_intervals(
     metrics = list(dict.fromkeys(column.metric for _, column in intervals))
     baselines = {variant: baseline_of(variant) for variant in variants}
     shared = baselines[variants[0]] if len(set(baselines.values())) == 1 else None
-    size = (1.5 + 3 * len(sets), 0.6 + len(metrics) * (0.8 + 0.3 * len(variants)))
+    labels = [name if shared is not None else f"{name} − {baselines[name]}" for name in variants]
+    size = (_LETTER * max(map(len, labels)) + 3 * len(sets), 0.6 + len(metrics) * (0.8 + 0.3 * len(variants)))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(metrics), len(sets), squeeze=False, sharex="row", sharey=True)
     for (variant, column), difference in intervals.items():
@@ -46,7 +49,6 @@ def plot_intervals(
         axes.set_xlabel(title(column.metric) + ("" if shared is None else f", less that of {shared}"))
     for axes in grid.flat:
         axes.axvline(0, color="0.6", linewidth=1)
-        labels = [name if shared is not None else f"{name} − {baselines[name]}" for name in variants]
         axes.set_yticks(range(len(variants)), labels)
         axes.set_ylim(len(variants) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=5)
