@@ -19,7 +19,7 @@ from d2sm_plugin.models.weight_schedule import WeightSchedule
 #: The objective that relative weights refer to.
 REFERENCE = "pixel"
 _MOST_STEPS = 1 << 22  # that are looked through; what comes later is found out in the training
-_RESTS = 1000
+_RESTS = 1000  # steps, of which one is empty where every objective rests at times
 
 
 class ObjectiveOptions(Block):
